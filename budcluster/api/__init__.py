@@ -1,0 +1,1 @@
+"""HTTP without a domain: problems, authentication, paging, idempotency, health."""

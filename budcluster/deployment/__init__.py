@@ -1,0 +1,1 @@
+"""Model runtimes on clusters."""

@@ -1,0 +1,1 @@
+"""NFD, GPU operator, HAMi: install, read, turn labels into a hardware profile."""

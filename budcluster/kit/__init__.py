@@ -1,0 +1,1 @@
+"""Domain-free tools: errors, clock, database, process runner, redaction, logging."""

@@ -1,0 +1,1 @@
+"""Doors to a cluster: kubeconfig rules, API client, Helm, Ansible playbooks, quantities, diagnosis."""

@@ -1,0 +1,1 @@
+"""Health and resource usage of many clusters."""

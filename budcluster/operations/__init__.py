@@ -1,0 +1,1 @@
+"""What long work is doing: operations, steps, log lines, events out, cancel."""

@@ -1,0 +1,1 @@
+"""Making infrastructure: contracts, preflight, Terraform and Ansible."""

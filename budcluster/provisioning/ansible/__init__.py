@@ -1,0 +1,1 @@
+"""Ansible: onboarding of existing clusters."""

@@ -1,0 +1,1 @@
+"""Terraform: the gateway, its state, and one module a cloud."""
