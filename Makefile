@@ -2,13 +2,16 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 
-.PHONY: help env dev format lint types check test bench lock
+.PHONY: help env tools dev format lint types check test bench lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: ## Install everything for development into .venv
 	@./deploy/environment.sh dev
+
+tools: env ## Install Helm, kubectl and kubernetes.core where this machine lacks them
+	@$(PY) -m devstack.tools --quiet
 
 dev: ## Start the service on this machine (see deploy/start_dev.sh --help)
 	@./deploy/start_dev.sh
@@ -25,7 +28,7 @@ types: env ## Check types
 check: lint types ## The fast part: style, types, and the tests that take seconds
 	@$(PY) -m pytest -n 2 -q -m "not slow"
 
-test: env ## Install what is needed and run every test this machine can run
+test: tools ## Install what is needed and run every test this machine can run
 	@$(PY) -m pytest -n 2 -rs
 
 bench: env ## Print measured ratios against the obvious alternatives
