@@ -1,0 +1,1 @@
+"""The audit trail: who did what, on what, when, with which outcome."""

@@ -1,0 +1,181 @@
+"""Settings: everything an operator can set, from environment variables, each with its unit, default and reason.
+
+The names of the first block are fixed by the product's specification. Nested sections are set with a double underscore,
+for example `DATABASE__POOL_SIZE=20`. A missing or wrong value ends the start with one sentence a problem.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+PROJECT_ROOT: Final = Path(__file__).resolve().parents[1]
+"""Where `alembic/`, `playbooks/` and `terraform/` lie: the checkout, or the image's working folder."""
+
+
+class WorkflowBackend(StrEnum):
+    """Which engine stands behind the workflow SDK."""
+
+    AUTO = "auto"
+    """Dapr where `DAPR_GRPC_ENDPOINT` or `DAPR_GRPC_PORT` is set, else embedded."""
+    EMBEDDED = "embedded"
+    DAPR = "dapr"
+
+
+class LogFormat(StrEnum):
+    """How a log line looks."""
+
+    AUTO = "auto"
+    """Human on a terminal, JSON elsewhere."""
+    JSON = "json"
+    HUMAN = "human"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatabaseSettings(_Section):
+    """`DATABASE__*`: the connection pool."""
+
+    pool_size: Annotated[int, Field(ge=2, le=200)] = 10
+    """Connections kept open by one replica. Requests and activities hold one for milliseconds."""
+    pool_overflow: Annotated[int, Field(ge=0, le=200)] = 10
+    """Further connections in a burst."""
+    connect_timeout_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """Seconds for one connection attempt: a dead server must not hold a request longer than a client waits."""
+    statement_timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+    """Seconds for one statement: nothing here is meant to run longer, and a runaway query must not hold a lock."""
+    start_timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    """Seconds that a start waits for the database before it gives up; it may come up later than the service."""
+
+
+class ApiSettings(_Section):
+    """`API__*`: what the HTTP edge accepts."""
+
+    max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 2 * 1024 * 1024
+    """Bytes of one request body. The largest legitimate one is a kubeconfig of 1 MiB inside JSON."""
+    idempotency_hours: Annotated[int, Field(ge=1, le=24 * 30)] = 24
+    """Hours that an answer is kept for its `Idempotency-Key`: longer than any client retries."""
+    allow_anonymous_remote: bool = False
+    """True lets the service listen on other hosts without any token. Only for networks that authenticate themselves."""
+
+
+class LogSettings(_Section):
+    """`LOG__*`: what is written to standard error."""
+
+    level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
+    format: LogFormat = LogFormat.AUTO
+
+
+class WorkflowSettings(_Section):
+    """`WORKFLOWS__*`: limits of the embedded engine."""
+
+    max_payload_bytes: Annotated[int, Field(ge=1024)] = 256 * 1024
+    """Bytes of one input or output. Payloads carry ids; more means a mistake, and only that instance fails."""
+    max_history_bytes: Annotated[int, Field(ge=64 * 1024)] = 2 * 1024 * 1024
+    """Bytes of one instance's history: every turn replays it."""
+    max_dispatches: Annotated[int, Field(ge=1, le=1000)] = 10
+    """How often one activity is handed out again after its process died, before it fails for good."""
+    retention_days: Annotated[int, Field(ge=1)] = 14
+    """Days that finished instances are kept for a look at their history."""
+
+
+class Settings(BaseSettings):
+    """All settings of one process. Immutable."""
+
+    model_config = SettingsConfigDict(env_nested_delimiter="__", frozen=True, extra="ignore", populate_by_name=True)
+
+    database_url: SecretStr
+    """PostgreSQL connection string, `postgresql://user:password@host:port/budcluster_db`. Required."""
+    rsa_private_key_path: Path = Path("crypto-keys/rsa-private-key.pem")
+    """RSA-4096 key that wraps the data keys of sealed secrets."""
+    symmetric_key_path: Path = Path("crypto-keys/symmetric-key-256")
+    """AES-256 key that seals bulk data and keys the HMAC of API tokens."""
+    terraform_workspace: Path = Path("/tmp/terraform")  # noqa: S108 - the name the specification gives
+    """Folder below which each Terraform run gets a private folder."""
+    ansible_playbooks_path: Path = Path("./playbooks")
+    """Folder of the Ansible playbooks."""
+    nfd_detection_timeout: Annotated[int, Field(ge=1, le=86_400)] = 300
+    """Seconds to wait for Node Feature Discovery; typical is 10 to 60 after its pods are ready."""
+    dapr_http_endpoint: str = "http://localhost:3500"
+    """Dapr sidecar's HTTP endpoint: service invocation, pub/sub and health. Workflows use the gRPC endpoint only."""
+
+    dapr_grpc_endpoint: str | None = None
+    """The SDK's own setting for workflows, for example `127.0.0.1:50001`."""
+    dapr_grpc_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    dapr_api_token: SecretStr | None = None
+    """Sent to the sidecar."""
+    app_api_token: SecretStr | None = None
+    """What a sidecar must send to us, in the header `dapr-api-token`."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Another one than loopback is refused while no token exists."""
+    port: Annotated[int, Field(ge=1, le=65_535)] = 9082
+    workflow_backend: WorkflowBackend = WorkflowBackend.AUTO
+
+    database: DatabaseSettings = DatabaseSettings()
+    api: ApiSettings = ApiSettings()
+    log: LogSettings = LogSettings()
+    workflows: WorkflowSettings = WorkflowSettings()
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr) -> SecretStr:
+        try:
+            url = make_url(value.get_secret_value())
+        except ArgumentError:
+            raise ValueError("must look like postgresql://user:password@host:5432/budcluster_db") from None
+        if url.get_backend_name() != "postgresql":
+            raise ValueError("must be a PostgreSQL URL; it names another kind of database")
+        if not url.database:
+            raise ValueError("names no database; add one, for example /budcluster_db")
+        return value
+
+    @property
+    def sqlalchemy_url(self) -> URL:
+        """The database for SQLAlchemy's asyncpg driver."""
+        return make_url(self.database_url.get_secret_value()).set(drivername="postgresql+asyncpg")
+
+    @property
+    def asyncpg_dsn(self) -> str:
+        """The database for asyncpg itself. Holds the password."""
+        url = make_url(self.database_url.get_secret_value()).set(drivername="postgresql")
+        return url.render_as_string(hide_password=False)
+
+    @property
+    def uses_dapr(self) -> bool:
+        """Whether workflows run on a Dapr sidecar."""
+        if self.workflow_backend is not WorkflowBackend.AUTO:
+            return self.workflow_backend is WorkflowBackend.DAPR
+        return self.dapr_grpc_endpoint is not None or self.dapr_grpc_port is not None
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment. Raises WrongSettings with one sentence a problem."""
+        try:
+            return cls()
+        except ValidationError as error:
+            # Never `from error`: it echoes the rejected values, and those may be secrets.
+            raise WrongSettings(
+                [_sentence(problem["loc"], problem["type"], problem["msg"]) for problem in error.errors()]
+            ) from None
+
+
+class WrongSettings(Exception):
+    """The environment does not make a usable configuration. `problems` are sentences for the operator."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def _sentence(location: tuple[int | str, ...], kind: str, message: str) -> str:
+    name = "__".join(str(part) for part in location).upper()
+    if kind == "missing":
+        return f"{name} is not set; it is required."
+    return f"{name} is wrong: {message.removeprefix('Value error, ')}."

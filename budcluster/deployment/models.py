@@ -1,0 +1,70 @@
+"""The deployment table and its words."""
+
+from enum import StrEnum
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from budcluster.kit.database import Base, Versioned, text_enum
+
+
+class RuntimeType(StrEnum):
+    """Which engine serves the model."""
+
+    VLLM = "VLLM"
+    SGLANG = "SGLANG"
+    TENSORRT_LLM = "TENSORRT_LLM"
+
+
+class DeploymentStatus(StrEnum):
+    """Where a deployment stands; the legal moves are in `lifecycle`."""
+
+    PENDING = "PENDING"
+    DEPLOYING = "DEPLOYING"
+    RUNNING = "RUNNING"
+    UPDATING = "UPDATING"
+    PARKED = "PARKED"
+    """Scaled to zero on purpose."""
+    FAILED = "FAILED"
+    """Heals to RUNNING by itself when the cause goes away."""
+    DELETING = "DELETING"
+
+
+class Deployment(Versioned, Base):
+    """One model runtime release on a cluster."""
+
+    __tablename__ = "deployments"
+    __table_args__ = (
+        UniqueConstraint("cluster_id", "name"),
+        UniqueConstraint("cluster_id", "namespace", "helm_release"),
+        CheckConstraint("replicas_desired >= 0 and replicas_ready >= 0", name="replicas"),
+        Index("ix_deployments_created_at_id", "created_at", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    cluster_id: Mapped[UUID] = mapped_column(ForeignKey("clusters.id", ondelete="RESTRICT"), index=True)
+    endpoint_id: Mapped[UUID | None] = mapped_column(index=True)
+    """The caller's own id of the endpoint that this deployment serves."""
+    model_id: Mapped[UUID | None] = mapped_column(index=True)
+    """The caller's own id of the model."""
+    name: Mapped[str] = mapped_column(String(63))
+    model: Mapped[str] = mapped_column(String(1024))
+    """Hugging Face id or URI."""
+    runtime: Mapped[RuntimeType] = mapped_column(text_enum(RuntimeType))
+    config: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    labels: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    status: Mapped[DeploymentStatus] = mapped_column(text_enum(DeploymentStatus), index=True)
+    namespace: Mapped[str] = mapped_column(String(63))
+    helm_release: Mapped[str] = mapped_column(String(53))
+    revision: Mapped[int] = mapped_column(default=0)
+    """Helm's revision that is meant to run; 0 before the first."""
+    replicas_desired: Mapped[int] = mapped_column(default=1)
+    replicas_ready: Mapped[int] = mapped_column(default=0)
+    servable: Mapped[bool] = mapped_column(default=False)
+    """Whether a request would be answered now; stays true during a rollout that keeps a replica up."""
+    endpoints: Mapped[list[Any]] = mapped_column(default=list)
+    diagnosis: Mapped[dict[str, Any] | None]
+    """Cause of a present failure with its evidence; cleared when healed."""
+    error: Mapped[dict[str, Any] | None]

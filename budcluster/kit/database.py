@@ -1,0 +1,165 @@
+"""PostgreSQL through async SQLAlchemy: one engine a process, short sessions, two kinds of them.
+
+A `ReadSession` cannot be passed where a `WriteSession` is asked for, so mypy sees a write in a read-only path. Sessions
+are short: none stays open while the outside world is slow.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, NewType
+
+import structlog
+from sqlalchemy import DateTime, Enum, Integer, MetaData, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
+
+from budcluster.config import DatabaseSettings
+from budcluster.kit.errors import UpstreamUnavailable
+
+log = structlog.get_logger(__name__)
+
+ReadSession = NewType("ReadSession", AsyncSession)
+WriteSession = NewType("WriteSession", ReadSession)
+
+CONSTRAINT_NAMES: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """Every table of the service."""
+
+    metadata = MetaData(naming_convention=CONSTRAINT_NAMES)
+    type_annotation_map = {datetime: DateTime(timezone=True), dict[str, Any]: JSONB, list[Any]: JSONB}  # noqa: RUF012
+
+
+class Versioned:
+    """Rows that clients change: `version` rises with every update and becomes the ETag."""
+
+    version: Mapped[int] = mapped_column(Integer, nullable=False)
+    created_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+    updated_at: Mapped[datetime] = mapped_column(server_default=text("now()"), onupdate=text("now()"))
+
+    @declared_attr.directive
+    def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805 - SQLAlchemy calls it with the class
+        return {"version_id_col": cls.version}
+
+
+def text_enum(kind: type[StrEnum]) -> Enum:
+    """An enum kept as text: members can be added without a migration."""
+    return Enum(
+        kind, native_enum=False, create_constraint=False, length=32, values_callable=lambda e: [m.value for m in e]
+    )
+
+
+class DatabaseUnavailable(UpstreamUnavailable):
+    """The service cannot reach its PostgreSQL just now. Nothing was changed; it reconnects by itself; try again."""
+
+    title = "The database is not available"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The service cannot reach its database just now; nothing was changed. Try again in a few seconds.",
+            headers={"Retry-After": "5"},
+        )
+
+
+class Database:
+    """The engine and its sessions. Create inside the event loop that will use it."""
+
+    def __init__(self, url: URL, settings: DatabaseSettings | None = None) -> None:
+        self._settings = settings or DatabaseSettings()
+        self.engine: AsyncEngine = create_async_engine(
+            url,
+            pool_size=self._settings.pool_size,
+            max_overflow=self._settings.pool_overflow,
+            pool_timeout=self._settings.connect_timeout_s,
+            pool_pre_ping=True,
+            json_serializer=lambda value: json.dumps(value, separators=(",", ":")),
+            connect_args={
+                "timeout": self._settings.connect_timeout_s,
+                "server_settings": {
+                    "application_name": "budcluster",
+                    "statement_timeout": str(int(self._settings.statement_timeout_s * 1000)),
+                },
+            },
+        )
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[ReadSession]:
+        """A session to look with; whatever it changed is rolled back. Raises DatabaseUnavailable."""
+        with _translated():
+            async with self._sessions() as session:
+                yield ReadSession(session)
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[WriteSession]:
+        """One transaction: committed at the end, rolled back on any error. Raises DatabaseUnavailable."""
+        with _translated():
+            async with self._sessions.begin() as session:
+                yield WriteSession(ReadSession(session))
+
+    async def ping(self) -> None:
+        """Raises DatabaseUnavailable when no query can be answered."""
+        async with self.reading() as session:
+            await session.execute(text("select 1"))
+
+    async def wait_until_up(self) -> None:
+        """Wait for the database, at most `start_timeout_s` seconds. Raises DatabaseUnavailable."""
+        deadline = time.monotonic() + self._settings.start_timeout_s
+        waiting = False
+        while True:
+            try:
+                await self.ping()
+            except DatabaseUnavailable:
+                if time.monotonic() >= deadline:
+                    raise
+                if not waiting:
+                    log.warning("database.awaited", host=self.engine.url.host, database=self.engine.url.database)
+                    waiting = True
+                await asyncio.sleep(1)
+            else:
+                return
+
+    async def close(self) -> None:
+        """Close every pooled connection."""
+        await self.engine.dispose()
+
+
+class _translated:  # noqa: N801 - reads as a phrase where it is used
+    """Turns "the database is away" into DatabaseUnavailable; every other error passes unchanged."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is not None and is_outage(error):
+            raise DatabaseUnavailable from error
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether an error says that the server is away, as against a statement that was wrong."""
+    if isinstance(error, DBAPIError):
+        state = str(getattr(error.orig, "sqlstate", "") or "")
+        # 08 connection, 57P0x shutdown and crash, 53300 too many connections (PostgreSQL 17, appendix A).
+        return (
+            error.connection_invalidated
+            or state[:2] == "08"
+            or state in {"57P01", "57P02", "57P03", "53300"}
+            or (isinstance(error, InterfaceError | OperationalError) and not state)
+        )
+    return isinstance(error, PoolTimeout | ConnectionError | TimeoutError | FileNotFoundError)

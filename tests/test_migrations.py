@@ -1,0 +1,59 @@
+"""The schema's way from nothing to today and back."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from alembic import command
+from budcluster.migrations import alembic_config, head, migrate
+
+
+@pytest.fixture
+def url(empty_database_url: str) -> URL:
+    return make_url(empty_database_url).set(drivername="postgresql+asyncpg")
+
+
+async def _run(url: URL, work: object) -> None:
+    engine = create_async_engine(url, poolclass=NullPool)
+    async with engine.connect() as connection:
+        await connection.run_sync(work)  # type: ignore[arg-type]
+    await engine.dispose()
+
+
+async def _revision(url: URL) -> str | None:
+    engine = create_async_engine(url, poolclass=NullPool)
+    async with engine.connect() as connection:
+        value = (await connection.execute(text("select version_num from alembic_version"))).scalar()
+    await engine.dispose()
+    return value
+
+
+async def test_the_schema_goes_up_matches_the_models_goes_down_and_up_again(url: URL) -> None:
+    def check_and_go_down(connection: Connection) -> None:
+        command.check(alembic_config(connection))
+        command.downgrade(alembic_config(connection), "base")
+
+    await migrate(url)
+    await _run(url, check_and_go_down)
+    assert await _revision(url) is None
+    await migrate(url)
+    assert await _revision(url) == head()
+
+
+async def test_two_replicas_that_migrate_at_once_both_succeed(url: URL) -> None:
+    await asyncio.gather(migrate(url), migrate(url), migrate(url))
+    assert await _revision(url) == head()
+
+
+async def test_a_migration_that_was_cut_off_half_way_is_done_again_whole(url: URL) -> None:
+    def half(connection: Connection) -> None:
+        connection.execute(text("create table clusters (id int)"))
+        connection.rollback()
+
+    await _run(url, half)
+    await migrate(url)
+    assert await _revision(url) == head()
