@@ -9,6 +9,7 @@ from sqlalchemy.pool import NullPool
 
 from alembic import context
 from budcluster.config import Settings
+from budcluster.durable.sidecar.tables import METADATA as WORKFLOWS
 from budcluster.kit.sealed import SealedColumn
 from budcluster.tables import METADATA
 
@@ -28,7 +29,7 @@ def run(connection: Connection) -> None:
     connection.commit()
     context.configure(
         connection=connection,
-        target_metadata=METADATA,
+        target_metadata=[METADATA, WORKFLOWS],
         compare_type=True,
         transaction_per_migration=True,
         render_item=render_item,

@@ -1,0 +1,125 @@
+"""Connected workers: who gets which work item, and what each of them still remembers of an instance's history."""
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from budcluster.durable.sidecar import engine
+from budcluster.durable.sidecar.protos import pb
+
+
+@dataclass(eq=False, slots=True)
+class Stream:
+    """One worker's open call for work items."""
+
+    number: int
+    keeps_history: bool
+    """Whether the worker keeps the history it has seen, so that only what is new need be sent."""
+    items: "asyncio.Queue[pb.WorkItem | None]" = field(default_factory=asyncio.Queue)
+    tokens: set[str] = field(default_factory=set)
+    """Work in this worker's hands."""
+    warm: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Instance id to its generation and the number of past events that went with the turn before."""
+
+    def send_turn(self, token: str, turn: engine.Turn) -> None:
+        """Hand a turn to the worker."""
+        instance = turn.instance
+        execution_id, count = self.warm.get(instance.instance_id, ("", 0))
+        request = turn.request(count if execution_id == instance.execution_id else None)
+        if self.keeps_history:
+            # The worker keeps the past it was shown, never the turn's own events: they are not committed yet.
+            self.warm[instance.instance_id] = (instance.execution_id, len(turn.past.events))
+        self.tokens.add(token)
+        self.items.put_nowait(pb.WorkItem(workflowRequest=request, completionToken=token))
+
+    def forget(self, instance_id: str) -> None:
+        """Send this instance's whole history next time."""
+        self.warm.pop(instance_id, None)
+
+    def send_task(self, token: str, request: pb.ActivityRequest) -> None:
+        """Hand an activity to the worker."""
+        self.tokens.add(token)
+        self.items.put_nowait(pb.WorkItem(activityRequest=request, completionToken=token))
+
+    def end(self) -> None:
+        """Close the stream after what is already queued."""
+        self.items.put_nowait(None)
+
+
+class Streams:
+    """All connected workers."""
+
+    def __init__(self) -> None:
+        self._open: list[Stream] = []
+        self._opened = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Stream]:
+        return iter(list(self._open))
+
+    def open(self, *, keeps_history: bool) -> Stream:
+        """A worker connected."""
+        self._opened += 1
+        stream = Stream(self._opened, keeps_history)
+        self._open.append(stream)
+        return stream
+
+    def close(self, stream: Stream) -> None:
+        """A worker went away."""
+        if stream in self._open:
+            self._open.remove(stream)
+
+    def for_turn(self, instance_id: str) -> Stream:
+        """Always the same worker for an instance while the workers stay the same (rendezvous hashing)."""
+        if len(self._open) == 1:
+            return self._open[0]
+        return max(self._open, key=lambda stream: _weight(stream.number, instance_id))
+
+    def for_task(self) -> Stream:
+        """The worker with the least in its hands."""
+        return min(self._open, key=lambda stream: len(stream.tokens))
+
+
+def _weight(number: int, instance_id: str) -> bytes:
+    return hashlib.blake2b(f"{number}/{instance_id}".encode(), digest_size=8).digest()
+
+
+class Histories:
+    """Committed histories of instances that had a turn lately: saves reading them again.
+
+    Bounded; a miss is harmless.
+    """
+
+    def __init__(self, *, at_most_bytes: int = 4 * 1024 * 1024, at_most_events: int = 10_000) -> None:
+        self._kept: dict[str, tuple[str, engine.Past]] = {}
+        self._at_most_bytes = at_most_bytes
+        self._at_most_events = at_most_events
+        self._bytes = 0
+        self._events = 0
+
+    def take(self, instance: engine.Instance) -> engine.Past | None:
+        """Remove and return the past of exactly this generation at exactly this length."""
+        past = self.forget(instance.instance_id, instance.execution_id)
+        return past if past is not None and len(past.events) == instance.history_events else None
+
+    def keep(self, instance: engine.Instance, past: engine.Past) -> None:
+        """Remember a past; drops the longest unused ones over the bounds."""
+        self.forget(instance.instance_id)
+        self._kept[instance.instance_id] = (instance.execution_id, past)
+        self._bytes += past.size
+        self._events += len(past.events)
+        while self._kept and (self._bytes > self._at_most_bytes or self._events > self._at_most_events):
+            self.forget(next(iter(self._kept)))
+
+    def forget(self, instance_id: str, execution_id: str | None = None) -> engine.Past | None:
+        """Drop what is kept of an instance; returns it when it is of the given generation."""
+        found = self._kept.pop(instance_id, None)
+        if found is None:
+            return None
+        kept_execution, past = found
+        self._bytes -= past.size
+        self._events -= len(past.events)
+        return past if kept_execution == execution_id else None
