@@ -1,3 +1,3 @@
 """Options and fixtures that every test may use."""
 
-pytest_plugins = ["tests.fixtures.database", "tests.fixtures.tools"]
+pytest_plugins = ["tests.fixtures.app", "tests.fixtures.database", "tests.fixtures.tools"]

@@ -68,3 +68,8 @@ class Deployment(Versioned, Base):
     diagnosis: Mapped[dict[str, Any] | None]
     """Cause of a present failure with its evidence; cleared when healed."""
     error: Mapped[dict[str, Any] | None]
+
+    @property
+    def replicas(self) -> dict[str, int]:
+        """Wanted and ready copies, as callers see them."""
+        return {"desired": self.replicas_desired, "ready": self.replicas_ready}

@@ -1,0 +1,116 @@
+"""What surrounds one request: its id, trace, log line and metrics, and the answer when all else failed."""
+
+import re
+import secrets
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = structlog.get_logger(__name__)
+
+_SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Asked every few seconds by machines: counted, not logged."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The caller's trace (W3C Trace Context), to be handed on to systems behind this service."""
+
+    trace_id: str
+    traceparent: str
+
+
+_request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+_trace: ContextVar[Trace | None] = ContextVar("trace", default=None)
+
+
+def request_id() -> str | None:
+    """Id of the request being served, None outside of one."""
+    return _request_id.get()
+
+
+def current_trace() -> Trace | None:
+    """The trace that the request being served belongs to, if its caller sent one."""
+    return _trace.get()
+
+
+def parse_traceparent(value: str | None) -> Trace | None:
+    """A trace from a `traceparent` header; None when it is absent or malformed, as W3C Trace Context asks (3.2.2)."""
+    match = _TRACEPARENT.fullmatch(value or "")
+    if match is None:
+        return None
+    version, trace_id, parent, flags, rest = match.groups()
+    if version == "ff" or (version == "00" and rest) or not trace_id.strip("0") or not parent.strip("0"):
+        return None
+    return Trace(trace_id=trace_id, traceparent=f"00-{trace_id}-{parent}-{flags}")
+
+
+Observer = Callable[[str, str, int, float], None]
+"""Told of every request: method, route template, status, seconds."""
+
+
+class RequestContext:
+    """Outermost middleware."""
+
+    def __init__(self, app: ASGIApp, *, observe: Observer, on_error: Callable[[Exception, Scope], ASGIApp]) -> None:
+        self._app = app
+        self._observe = observe
+        self._on_error = on_error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        asked = headers.get("x-request-id", "")
+        identity = asked if _SANE_ID.fullmatch(asked) else secrets.token_hex(12)
+        trace = parse_traceparent(headers.get("traceparent"))
+        _request_id.set(identity)
+        _trace.set(trace)
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=identity, **({"trace_id": trace.trace_id} if trace else {}))
+        await self._serve(scope, receive, send, identity)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, identity: str) -> None:
+        started = time.perf_counter()
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = identity
+            await send(message)
+
+        try:
+            await self._app(scope, receive, answer)
+        except Exception as error:
+            if status:
+                log.warning("request.broken_off", exc_info=error)
+            else:
+                await self._on_error(error, scope)(scope, receive, answer)
+        seconds = time.perf_counter() - started
+        template = _template(scope)
+        self._observe(scope["method"], template, status or 499, seconds)
+        if scope["path"] not in _QUIET:
+            log.info(
+                "request.answered",
+                method=scope["method"],
+                route=template,
+                status=status or 499,
+                ms=round(seconds * 1000, 1),
+            )
+
+
+def _template(scope: Scope) -> str:
+    """The route as declared, so that neither metrics nor log grow with ids or with what strangers try."""
+    path: str = getattr(scope.get("route"), "path", "unmatched")
+    return path

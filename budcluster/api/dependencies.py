@@ -1,0 +1,70 @@
+"""What routes ask for, as annotated types.
+
+    @router.post("/clusters", status_code=201)
+    async def register_cluster(body: ClusterRegistration, session: Write, actor: CurrentActor, service: Clusters): ...
+
+with `Clusters = Annotated[ClusterService, provided(ClusterService)]`.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request
+
+from budcluster.api.edge import Actor, Edge, actor_of
+from budcluster.api.transaction import Transaction
+from budcluster.config import Settings
+from budcluster.kit.clock import Clock
+from budcluster.kit.database import ReadSession, WriteSession
+
+ServiceT = TypeVar("ServiceT")
+
+
+async def _read(request: Request) -> AsyncIterator[ReadSession]:
+    async with Edge.of(request).database.reading() as session:
+        yield session
+
+
+async def _write(request: Request) -> WriteSession:
+    transaction: Transaction = request.state.transaction
+    return transaction.session
+
+
+async def _after_commit(request: Request) -> Callable[[Callable[[], Awaitable[object]]], None]:
+    transaction: Transaction = request.state.transaction
+    return transaction.afterwards.append
+
+
+async def _actor(request: Request) -> Actor:
+    return actor_of(request)
+
+
+async def _settings(request: Request) -> Settings:
+    return Edge.of(request).settings
+
+
+async def _clock(request: Request) -> Clock:
+    return Edge.of(request).clock
+
+
+Read = Annotated[ReadSession, Depends(_read, scope="function")]
+"""A session to look with. Given back before the answer is sent."""
+
+Write = Annotated[WriteSession, Depends(_write)]
+"""The request's transaction; only on routers with `route_class=TransactionalRoute`. Flush, never commit."""
+
+AfterCommit = Annotated[Callable[[Callable[[], Awaitable[object]]], None], Depends(_after_commit)]
+"""Call it with an async function that is to run once the request's transaction is committed."""
+
+CurrentActor = Annotated[Actor, Depends(_actor)]
+CurrentSettings = Annotated[Settings, Depends(_settings)]
+CurrentClock = Annotated[Clock, Depends(_clock)]
+
+
+def provided(kind: type[ServiceT]) -> Any:
+    """The dependency on a service that `bootstrap` provided for this type."""
+
+    async def find(request: Request) -> ServiceT:
+        return Edge.of(request).service(kind)
+
+    return Depends(find)

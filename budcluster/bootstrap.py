@@ -1,0 +1,132 @@
+"""The one place that names concrete parts and joins them: database, gateways, services, background work."""
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from budcluster.api.authentication import Authenticator, is_loopback
+from budcluster.api.edge import Edge
+from budcluster.api.health import Metrics, Readiness
+from budcluster.api.idempotency import forget_old_answers
+from budcluster.api.tokens import TokenDigest
+from budcluster.cluster.services import ClusterService
+from budcluster.config import Settings
+from budcluster.deployment.services import DeploymentService
+from budcluster.kit.clock import Clock, SystemClock
+from budcluster.kit.database import Database, DatabaseUnavailable
+from budcluster.migrations import migrate
+
+log = structlog.get_logger(__name__)
+
+_RETRY_S = 2.0
+"""Seconds between attempts to reach and migrate the database at start."""
+
+
+@dataclass
+class Service:
+    """One running process's parts."""
+
+    edge: Edge
+    authenticator: Authenticator
+    readiness: Readiness
+    metrics: Metrics
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start background work, and end it in order. Serving begins at once; `readiness` says when it is complete."""
+        tasks = [
+            asyncio.create_task(self._start(), name="start"),
+            asyncio.create_task(_every(60, "token_usage", self.authenticator.write_down_usage), name="token-usage"),
+            asyncio.create_task(_every(3600, "idempotency_sweep", self._forget_answers), name="idempotency-sweep"),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await _tried("token_usage", self.authenticator.write_down_usage)
+            await self.edge.database.close()
+
+    async def _start(self) -> None:
+        while True:
+            try:
+                await self.edge.database.wait_until_up()
+                await migrate(self.edge.settings.sqlalchemy_url)
+            except DatabaseUnavailable:
+                log.warning("database.still_away")
+            except Exception:
+                log.exception("database.migration_failed")
+                self.readiness.waiting_for = (
+                    "The database could not be migrated to this version; the log says why. It is tried again."
+                )
+            else:
+                self.readiness.started.set()
+                log.info("service.started")
+                return
+            await asyncio.sleep(_RETRY_S)
+
+    async def _forget_answers(self) -> None:
+        keep = timedelta(hours=self.edge.settings.api.idempotency_hours)
+        async with self.edge.database.writing() as session:
+            await forget_old_answers(session, keep)
+
+
+def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
+    """Everything one process needs, not yet running."""
+    own_clock = clock or SystemClock()
+    database = Database(settings.sqlalchemy_url, settings.database)
+    edge = Edge(settings, database, own_clock)
+    edge.provide(ClusterService, ClusterService())
+    edge.provide(DeploymentService, DeploymentService())
+    authenticator = Authenticator(
+        database=database,
+        digest=token_digest(settings),
+        app_token=settings.app_api_token,
+        allow_anonymous=is_loopback(settings.host) or settings.api.allow_anonymous_remote,
+        clock=own_clock,
+    )
+    readiness = Readiness({"database": _database_check(database)})
+    return Service(edge, authenticator, readiness, Metrics())
+
+
+def token_digest(settings: Settings) -> TokenDigest:
+    """The keyed hash of tokens."""
+
+    def digest(token: str) -> bytes:
+        key = settings.symmetric_key_path.read_bytes()
+        return hmac.new(key, b"budcluster api token:" + token.encode(), hashlib.sha256).digest()
+
+    return digest
+
+
+def _database_check(database: Database) -> Callable[[], Awaitable[str | None]]:
+    async def check() -> str | None:
+        try:
+            await database.ping()
+        except DatabaseUnavailable as error:
+            return error.detail
+        return None
+
+    return check
+
+
+async def _every(seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        await _tried(name, work)
+
+
+async def _tried(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await work()
+    except DatabaseUnavailable:
+        log.info("background.postponed", work=name)
+    except Exception:
+        log.exception("background.failed", work=name)

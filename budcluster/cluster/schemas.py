@@ -1,0 +1,80 @@
+"""What clusters look like from outside."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from budcluster.api.paging import LabelledPageQuery
+from budcluster.api.schemas import Answer, Body, Labels, Name, Parsed, Versioned
+from budcluster.cluster.models import ClusterHealth, ClusterOrigin, ClusterProvider, ClusterStatus
+
+
+class ClusterRegistration(Body):
+    """A cluster to be known to this service."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"name": "berlin-lab", "provider": "ON_PREMISES", "region": "berlin", "labels": {"team": "search"}},
+                {"name": "prod-eu", "provider": "AWS_EKS", "origin": "ADOPTED", "region": "eu-central-1"},
+            ]
+        }
+    )
+
+    name: Name
+    provider: Parsed[ClusterProvider] = Field(examples=["ON_PREMISES"])
+    origin: Parsed[ClusterOrigin | None] = Field(
+        None,
+        description="ADOPTED for a cluster that exists already, PROVISIONED for one to be made. "
+        "Default: ADOPTED for ON_PREMISES, PROVISIONED otherwise.",
+        examples=["ADOPTED"],
+    )
+    region: str | None = Field(
+        None,
+        min_length=1,
+        max_length=64,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Cloud region, or where the machines stand.",
+        examples=["eu-central-1"],
+    )
+    labels: Labels = Field(default_factory=dict)
+
+
+class ResourceError(Answer):
+    """Why a resource is in ERROR or FAILED."""
+
+    type: str = Field(examples=["/problems/cluster-unreachable"])
+    detail: str
+    step: str | None = None
+    since: datetime | None = None
+
+
+class ClusterAnswer(Versioned):
+    """One cluster."""
+
+    name: str = Field(examples=["berlin-lab"])
+    provider: ClusterProvider
+    origin: ClusterOrigin
+    region: str | None
+    status: ClusterStatus
+    labels: dict[str, str] = Field(examples=[{"team": "search"}])
+    kubernetes_version: str | None = Field(examples=["v1.33.4"])
+    node_count: int = Field(examples=[8])
+    gpu_count: int = Field(description="Physical devices.", examples=[64])
+    health: ClusterHealth
+    health_reasons: list[Any] = Field(examples=[[]])
+    health_since: datetime | None
+    error: ResourceError | None = Field(description="Set while status is ERROR.")
+
+
+class ClusterQuery(LabelledPageQuery):
+    """What to list."""
+
+    provider: ClusterProvider | None = Field(None, description="Only of this provider.")
+    status: list[ClusterStatus] | None = Field(None, max_length=8, description="Only with one of these.")
+    health: ClusterHealth | None = Field(None, description="Only with this health.")
+    name: str | None = Field(None, max_length=63, description="Only with exactly this name.")
+    sort: Literal["created_at", "-created_at", "name", "-name", "updated_at", "-updated_at"] = Field(
+        "-created_at", description="Field to sort by; a leading minus sorts downwards."
+    )
