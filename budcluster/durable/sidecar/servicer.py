@@ -42,7 +42,7 @@ _NO_INSTANCE: Final = "no such instance exists"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-class TokenGuard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] - not generic at run time
+class TokenGuard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # at run time it is not generic
     """Refuses calls without the API token in the metadata `dapr-api-token`."""
 
     def __init__(self, token: str) -> None:
