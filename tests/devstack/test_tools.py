@@ -15,6 +15,8 @@ import pytest
 from devstack import tools
 from devstack.tools import Pin, ToolUnavailable, ensure_tools, tool_environment
 
+pytestmark = pytest.mark.slow  # every test but the last starts pip
+
 KUBECTL = b'#!/bin/sh\necho \'{"clientVersion": {"gitVersion": "v9.9.9"}}\'\n'
 
 
