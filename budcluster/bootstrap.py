@@ -20,6 +20,7 @@ from budcluster.config import Settings
 from budcluster.deployment.services import DeploymentService
 from budcluster.kit.clock import Clock, SystemClock
 from budcluster.kit.database import Database, DatabaseUnavailable
+from budcluster.kit.redaction import Redactor
 from budcluster.migrations import migrate
 
 log = structlog.get_logger(__name__)
@@ -94,6 +95,14 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
     )
     readiness = Readiness({"database": _database_check(database)})
     return Service(edge, authenticator, readiness, Metrics())
+
+
+def redactor_for(settings: Settings) -> Redactor:
+    """Masks the secrets that this process is configured with, besides everything that looks like one."""
+    given = [settings.app_api_token, settings.dapr_api_token]
+    values = [secret.get_secret_value() for secret in given if secret is not None]
+    password = settings.sqlalchemy_url.password
+    return Redactor([*values, password] if password else values)
 
 
 def token_digest(settings: Settings) -> TokenDigest:

@@ -1,0 +1,105 @@
+"""`serve`: the HTTP server of one process, until a signal ends it."""
+
+import asyncio
+import errno
+import socket
+import sys
+
+import structlog
+import uvicorn
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from budcluster.api.authentication import is_loopback, listening_allowed
+from budcluster.api.models import ApiToken
+from budcluster.app import create_app
+from budcluster.bootstrap import redactor_for
+from budcluster.config import Settings
+from budcluster.kit.database import Database, DatabaseUnavailable
+from budcluster.kit.logging import configure
+
+log = structlog.get_logger(__name__)
+
+_SHUTDOWN_S = 15
+"""Seconds that open requests get to finish after a signal."""
+
+
+class CannotServe(Exception):
+    """Serving is refused or impossible; the text is a sentence for the operator."""
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGINT or SIGTERM. Returns the exit code; says on standard error why it is not 0."""
+    pipeline = configure(settings.log, redactor_for(settings))
+    try:
+        asyncio.run(_check_listening(settings))
+        listener = _listen(settings.host, settings.port)
+        _run(settings, listener)
+    except CannotServe as error:
+        sys.stderr.write(f"budcluster: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        # uvicorn raises the signal anew once it has shut down in order.
+        return 0
+    finally:
+        pipeline.close()
+    return 0
+
+
+def _run(settings: Settings, listener: socket.socket) -> None:
+    config = uvicorn.Config(
+        create_app(settings),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=_SHUTDOWN_S,
+    )
+    log.info("service.listening", url=f"http://{_bracketed(settings.host)}:{settings.port}")
+    if not is_loopback(settings.host) and settings.api.allow_anonymous_remote:
+        log.warning("service.open_to_everybody", reason="API__ALLOW_ANONYMOUS_REMOTE is set")
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+async def _check_listening(settings: Settings) -> None:
+    """Refuse to be reachable from elsewhere while nobody has to prove who they are.
+
+    When the database is away the answer is not known; then the service listens and refuses every call without a token.
+    """
+    if is_loopback(settings.host) or settings.app_api_token or settings.api.allow_anonymous_remote:
+        return
+    database = Database(settings.sqlalchemy_url, settings.database)
+    try:
+        async with database.reading() as session:
+            has_tokens = (await session.scalar(select(ApiToken.id).limit(1))) is not None
+    except DatabaseUnavailable:
+        return
+    except SQLAlchemyError:
+        has_tokens = False  # not migrated yet, so no token was ever made
+    finally:
+        await database.close()
+    if not listening_allowed(settings.host, has_credentials=has_tokens, anonymous_remote=False):
+        raise CannotServe(
+            f"HOST is {settings.host}, which other machines can reach, and no token exists yet. Make one with "
+            "`budcluster tokens create`, or set APP_API_TOKEN, or listen on 127.0.0.1."
+        )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host.strip("[]"), port), family=family, backlog=2048)
+    except socket.gaierror:
+        raise CannotServe(f"HOST is {host}, which is no address of this machine.") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise CannotServe(f"port {port} on {host} is taken; choose another one with PORT.") from None
+        raise CannotServe(f"cannot listen on {host}, port {port}: {error.strerror}.") from None
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
