@@ -4,7 +4,8 @@ import budcluster.api.models
 import budcluster.audit.models
 import budcluster.cluster.models
 import budcluster.credentials.models
-import budcluster.deployment.models  # noqa: F401 - imported for their tables
+import budcluster.deployment.models
+import budcluster.operations.models  # noqa: F401 - imported for their tables
 from budcluster.kit.database import Base
 
 METADATA = Base.metadata

@@ -1,0 +1,296 @@
+"""How activities tell what they are doing: steps, percent, log lines; and how a wish to cancel reaches them.
+
+    async def apply_terraform(self, payload: OperationPayload, execution: Execution) -> Applied:
+        journal = self.journals.of(payload, redactor=Redactor([token]))
+
+        async def act(step: StepJournal) -> Applied:
+            step.log("Planning")
+            step.percent(40, detail="12 of 30 resources")
+            return Applied(...)
+
+        return await journal.run("apply_terraform", act, gives=Applied)
+
+`run` marks the step as running, stops `act` when somebody cancels, stores what it gave, and gives that back at once
+when the activity is repeated after it succeeded. Reporting never slows the work: lines and percent are written by the
+way, some times a second, and wait out a lost database.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+import structlog
+from pydantic import BaseModel
+
+from budcluster.kit.clock import Clock, SystemClock
+from budcluster.kit.database import Database, DatabaseUnavailable
+from budcluster.kit.redaction import Redactor
+from budcluster.operations.causes import Cause, cause_of
+from budcluster.operations.contracts import OperationPayload
+from budcluster.operations.errors import OperationCancelled, StaleAttempt
+from budcluster.operations.ledger import CHANGED, MAX_LINE_CHARACTERS, Ledger
+from budcluster.operations.models import Operation, OperationStatus, StepStatus
+from budcluster.operations.notices import Notices
+
+log = structlog.get_logger(__name__)
+
+FLUSH_S: Final = 0.4
+_CANCEL_POLL_S: Final = 2.0
+_BUFFERED_LINES: Final = 2_000
+_WRITE_PATIENCE_S: Final = 60.0
+
+ResultT = TypeVar("ResultT", bound=BaseModel)
+AnyT = TypeVar("AnyT")
+
+
+class StepJournal:
+    """One step at work. `log` and `percent` return at once and may be called as often as one likes."""
+
+    def __init__(self, name: str, *, clock: Clock, redactor: Redactor) -> None:
+        self.name = name
+        self.recorded: dict[str, Any] | None = None
+        """What the step gave when it succeeded before; None: it has to be done."""
+        self.is_done = False
+        self.result: dict[str, Any] | None = None
+        """Set it to small facts that a repetition should get."""
+        self._clock = clock
+        self._mask = redactor.mask
+        self._mask_line = redactor.lines().mask
+        self._lines: deque[tuple[str, datetime, str]] = deque()
+        self._dropped = 0
+        self._percent = 0
+        self._detail: str | None = None
+        self._is_changed = False
+
+    def log(self, line: str) -> None:
+        """Keep a line, masked and cut to size. When the database is away for long, the oldest ones are dropped."""
+        if len(self._lines) >= _BUFFERED_LINES:
+            self._lines.popleft()
+            self._dropped += 1
+        clean = self._mask_line(line).replace("\0", "").rstrip()[:MAX_LINE_CHARACTERS]
+        self._lines.append((self.name, self._clock.now(), clean.encode(errors="replace").decode()))
+
+    def percent(self, value: float, *, detail: str | None = None) -> None:
+        """Say how far the step is, 0 to 100. It never goes back; `detail` is a few words on what happens now."""
+        self._percent = max(self._percent, min(99, int(value)))
+        self._detail = self._detail if detail is None else self._mask(detail)[:500]
+        self._is_changed = True
+
+    @property
+    def has_news(self) -> bool:
+        """Whether anything waits to be written."""
+        return bool(self._lines) or self._is_changed
+
+    async def write_to(self, ledger: Ledger) -> Callable[[], None]:
+        """Write what waits. Call what it gives back once that is committed."""
+        lines = list(self._lines)
+        dropped, percent, detail = self._dropped, self._percent, self._detail
+        if dropped:
+            note = f"{dropped} lines were dropped while the database was away"
+            await ledger.append_log([(self.name, self._clock.now(), note)])
+        await ledger.append_log(lines)
+        step = ledger.steps[self.name]
+        if self._is_changed and (percent > step.percent or detail != step.detail):
+            await ledger.change_step(self.name, percent=max(percent, step.percent), detail=detail)
+
+        def written() -> None:
+            for line in lines:
+                # What overflowed meanwhile is gone already.
+                if self._lines and self._lines[0] is line:
+                    self._lines.popleft()
+            self._dropped -= dropped
+            self._is_changed = (percent, detail) != (self._percent, self._detail)
+
+        return written
+
+
+class Journal:
+    """One attempt's way to tell about itself. Raises StaleAttempt when that attempt is no longer the present one."""
+
+    def __init__(
+        self, database: Database, payload: OperationPayload, *, notices: Notices, redactor: Redactor, clock: Clock
+    ) -> None:
+        self._database = database
+        self._payload = payload
+        self._notices = notices
+        self._redactor = redactor
+        self._clock = clock
+
+    async def run(
+        self, name: str, act: Callable[[StepJournal], Coroutine[Any, Any, ResultT]], *, gives: type[ResultT]
+    ) -> ResultT:
+        """Do a step once: recorded, cancellable, its result remembered."""
+        async with self.step(name) as step:
+            if step.is_done:
+                return gives.model_validate(step.recorded or {})
+            result = await self.cancellable(act(step))
+            step.result = result.model_dump(mode="json")
+            return result
+
+    @asynccontextmanager
+    async def step(self, name: str) -> AsyncIterator[StepJournal]:
+        """Mark a step as running, and at the end as succeeded; the first start is kept when it is repeated.
+
+        An error leaves it running with the cause noted, because the activity may be repeated; when nobody repeats it,
+        the operation's end marks it as failed. Raises OperationCancelled when that was asked for before it began.
+        """
+        step = StepJournal(name, clock=self._clock, redactor=self._redactor)
+        await self._patiently(lambda ledger: self._begin(ledger, step))
+        if step.is_done:
+            yield step
+            return
+        try:
+            async with self._writing_by_the_way(step):
+                yield step
+        except (StaleAttempt, asyncio.CancelledError):
+            raise
+        except BaseException as error:
+            cause = cause_of(error, step=name, mask=self._redactor.mask)
+            with contextlib.suppress(StaleAttempt, DatabaseUnavailable):
+                await self._patiently(lambda ledger: self._note(ledger, step, cause))
+            raise
+        await self._patiently(lambda ledger: self._succeed(ledger, step))
+
+    @asynccontextmanager
+    async def undoing(self, name: str) -> AsyncIterator[StepJournal]:
+        """Take a step's work back: lines are kept under that step, and a wish to cancel does not interrupt."""
+        step = StepJournal(name, clock=self._clock, redactor=self._redactor)
+        step.percent(0, detail="Being undone")
+        async with self._writing_by_the_way(step):
+            yield step
+        if step.has_news:
+            await self._patiently(step.write_to)
+
+    async def skip(self, name: str, why: str) -> None:
+        """Mark a step as not needed."""
+
+        async def change(ledger: Ledger) -> None:
+            if ledger.steps[name].status is StepStatus.PENDING:
+                detail = self._redactor.mask(why)[:500]
+                await ledger.change_step(name, status=StepStatus.SKIPPED, detail=detail, finished_at=self._clock.now())
+
+        await self._patiently(change)
+
+    async def cancellable(self, work: Coroutine[Any, Any, AnyT]) -> AnyT:
+        """Await work until it is done or somebody cancels the operation.
+
+        Then the work is cancelled and awaited to its end: raises OperationCancelled, or gives its result if it was
+        finished all the same.
+        """
+        act = asyncio.ensure_future(work)
+        wish = asyncio.ensure_future(self._wait_for_cancel())
+        try:
+            await asyncio.wait({act, wish}, return_when=asyncio.FIRST_COMPLETED)
+            if act.done():
+                return act.result()
+            act.cancel()
+            await asyncio.wait({act})
+            if act.cancelled() or act.exception() is not None:
+                raise OperationCancelled("The operation was cancelled; the step was stopped.") from _error_of(act)
+            return act.result()
+        finally:
+            for task in (act, wish):
+                task.cancel()
+            await asyncio.gather(act, wish, return_exceptions=True)
+
+    async def _wait_for_cancel(self) -> None:
+        with self._notices.bell(CHANGED, str(self._payload.operation_id)) as bell:
+            while not await self._is_cancelled():
+                await bell.wait(_CANCEL_POLL_S)
+
+    async def _is_cancelled(self) -> bool:
+        try:
+            async with self._database.reading() as session:
+                operation = await session.get(Operation, self._payload.operation_id)
+        except DatabaseUnavailable:
+            return False
+        # An attempt that was replaced or ended has no right to go on either.
+        return (
+            operation is None
+            or operation.attempt != self._payload.attempt
+            or operation.status not in {OperationStatus.PENDING, OperationStatus.RUNNING}
+        )
+
+    async def _begin(self, ledger: Ledger, step: StepJournal) -> None:
+        row = ledger.steps[step.name]
+        if row.status is StepStatus.SUCCEEDED:
+            step.is_done, step.recorded = True, row.result
+            return
+        if ledger.operation.status is OperationStatus.CANCELLING:
+            raise OperationCancelled("The operation was cancelled before this step began.")
+        if row.status is not StepStatus.RUNNING:
+            await ledger.change_step(step.name, status=StepStatus.RUNNING, started_at=self._clock.now())
+
+    async def _succeed(self, ledger: Ledger, step: StepJournal) -> None:
+        await step.write_to(ledger)
+        ends = {"status": StepStatus.SUCCEEDED, "percent": 100, "error": None, "result": step.result}
+        await ledger.change_step(step.name, **ends, finished_at=self._clock.now())
+
+    async def _note(self, ledger: Ledger, step: StepJournal, cause: Cause) -> None:
+        await step.write_to(ledger)
+        await ledger.change_step(step.name, error=cause.facts(), detail=cause.detail[:500])
+
+    @asynccontextmanager
+    async def _writing_by_the_way(self, step: StepJournal) -> AsyncIterator[None]:
+        over = asyncio.Event()
+        writer = asyncio.ensure_future(self._write_until(over, step))
+        try:
+            yield
+        finally:
+            over.set()
+            await writer
+
+    async def _write_until(self, over: asyncio.Event, step: StepJournal) -> None:
+        is_last = False
+        while not is_last:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), FLUSH_S)
+            is_last = over.is_set()
+            with contextlib.suppress(DatabaseUnavailable, StaleAttempt):
+                if step.has_news:
+                    await self._write(step)
+
+    async def _write(self, step: StepJournal) -> None:
+        async with self._database.writing() as session:
+            ledger = await Ledger.open(session, self._payload.operation_id, attempt=self._payload.attempt)
+            written = await step.write_to(ledger)
+        written()
+
+    async def _patiently(self, change: Callable[[Ledger], Awaitable[object]]) -> None:
+        """Change the operation; a lost database is waited for a while before DatabaseUnavailable is raised."""
+        deadline = asyncio.get_running_loop().time() + _WRITE_PATIENCE_S
+        while True:
+            try:
+                async with self._database.writing() as session:
+                    await change(await Ledger.open(session, self._payload.operation_id, attempt=self._payload.attempt))
+            except DatabaseUnavailable:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(FLUSH_S)
+            else:
+                return
+
+
+class Journals:
+    """Gives activities their journals."""
+
+    def __init__(self, database: Database, notices: Notices, clock: Clock | None = None) -> None:
+        self._database = database
+        self._notices = notices
+        self._clock = clock or SystemClock()
+
+    def of(self, payload: OperationPayload, *, redactor: Redactor | None = None) -> Journal:
+        """The journal of the attempt that `payload` names.
+
+        `redactor` knows the secrets that the work uses; without one, only what looks like a secret is masked.
+        """
+        redactor = redactor or Redactor()
+        return Journal(self._database, payload, notices=self._notices, redactor=redactor, clock=self._clock)
+
+
+def _error_of(task: "asyncio.Future[Any]") -> BaseException | None:
+    return None if task.cancelled() else task.exception()
