@@ -18,10 +18,11 @@ from budcluster.bootstrap import Service, make_service
 from budcluster.cluster import routes as cluster_routes
 from budcluster.config import Settings
 from budcluster.deployment import routes as deployment_routes
+from budcluster.operations import routes as operation_routes
 
 log = structlog.get_logger(__name__)
 
-ROUTERS: list[APIRouter] = [cluster_routes.router, deployment_routes.router]
+ROUTERS: list[APIRouter] = [cluster_routes.router, deployment_routes.router, operation_routes.router]
 """The routers of the features."""
 
 

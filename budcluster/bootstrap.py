@@ -22,6 +22,10 @@ from budcluster.kit.clock import Clock, SystemClock
 from budcluster.kit.database import Database, DatabaseUnavailable
 from budcluster.kit.redaction import Redactor
 from budcluster.migrations import migrate
+from budcluster.operations.feeds import Feeds
+from budcluster.operations.ledger import CHANGED, PENDING
+from budcluster.operations.notices import Notices
+from budcluster.operations.services import Operations
 
 log = structlog.get_logger(__name__)
 
@@ -37,18 +41,21 @@ class Service:
     authenticator: Authenticator
     readiness: Readiness
     metrics: Metrics
+    notices: Notices
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Start background work, and end it in order. Serving begins at once; `readiness` says when it is complete."""
         tasks = [
             asyncio.create_task(self._start(), name="start"),
+            asyncio.create_task(self.notices.run(), name="notices"),
             asyncio.create_task(_every(60, "token_usage", self.authenticator.write_down_usage), name="token-usage"),
             asyncio.create_task(_every(3600, "idempotency_sweep", self._forget_answers), name="idempotency-sweep"),
         ]
         try:
             yield
         finally:
+            self.edge.service(Feeds).close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -86,6 +93,9 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
     edge = Edge(settings, database, own_clock)
     edge.provide(ClusterService, ClusterService())
     edge.provide(DeploymentService, DeploymentService())
+    notices = Notices(settings.asyncpg_dsn, (CHANGED, PENDING))
+    edge.provide(Operations, Operations(clock=own_clock))
+    edge.provide(Feeds, Feeds(database, notices))
     authenticator = Authenticator(
         database=database,
         digest=token_digest(settings),
@@ -94,7 +104,7 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
         clock=own_clock,
     )
     readiness = Readiness({"database": _database_check(database)})
-    return Service(edge, authenticator, readiness, Metrics())
+    return Service(edge, authenticator, readiness, Metrics(), notices)
 
 
 def redactor_for(settings: Settings) -> Redactor:

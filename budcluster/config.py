@@ -85,6 +85,21 @@ class WorkflowSettings(_Section):
     """Days that finished instances are kept for a look at their history."""
 
 
+class OperationSettings(_Section):
+    """`OPERATIONS__*`: what is remembered of long work."""
+
+    retention_days: Annotated[int, Field(ge=1, le=3650)] = 90
+    """Days that finished operations are kept with their steps, log lines and events."""
+
+
+class EventSettings(_Section):
+    """`EVENTS__*`: where the progress of operations is published as CloudEvents."""
+
+    pubsub: Annotated[str, Field(pattern="^[A-Za-z0-9._-]{1,128}$")] | None = None
+    """Name of the Dapr pub/sub component; unset: events are kept and can be read, but go nowhere."""
+    topic: Annotated[str, Field(pattern="^[A-Za-z0-9._-]{1,128}$")] = "budcluster-operations"
+
+
 class Settings(BaseSettings):
     """All settings of one process. Immutable."""
 
@@ -122,6 +137,8 @@ class Settings(BaseSettings):
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
     workflows: WorkflowSettings = WorkflowSettings()
+    operations: OperationSettings = OperationSettings()
+    events: EventSettings = EventSettings()
 
     @field_validator("database_url")
     @classmethod
