@@ -1,0 +1,116 @@
+"""The Dapr SDK, set up for one address: its objects read process-wide settings when they are made.
+
+Importing this module imports grpc and dapr, which takes most of a second.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import dapr.ext.workflow as wf
+from dapr.conf import settings
+from pydantic import BaseModel
+
+from budcluster.durable.backend import Address
+from budcluster.durable.context import Retry
+from budcluster.durable.refs import encode
+
+_CALL_TIMEOUT_S: Final = 30
+_LOGGERS: Final = (
+    "WorkflowRuntime",
+    "DaprWorkflowClient",
+    "DaprWorkflowContext",
+    "durabletask-worker",
+    "durabletask-client",
+)
+_making = threading.Lock()
+
+
+@contextlib.contextmanager
+def address_of(address: Address) -> Iterator[wf.logger.LoggerOptions]:
+    """Objects of the SDK that are made in here talk to `address`; gives the logger options for them.
+
+    Calls get a deadline of 30 seconds, unless the environment sets one; waiting for an instance is exempt.
+    """
+    wanted = {"DAPR_GRPC_ENDPOINT": address.endpoint, "DAPR_API_TOKEN": address.token}
+    if settings.DAPR_API_TIMEOUT_SECONDS is None:
+        vars(settings)["DAPR_API_TIMEOUT_SECONDS"] = _CALL_TIMEOUT_S
+    with _making:
+        before = {name: vars(settings)[name] for name in wanted if name in vars(settings)}
+        vars(settings).update(wanted)
+        try:
+            yield _quiet_loggers()
+        finally:
+            for name in wanted:
+                del vars(settings)[name]
+            vars(settings).update(before)
+
+
+def _quiet_loggers() -> wf.logger.LoggerOptions:
+    """The SDK writes a line a turn; its errors go the way of all log lines, the rest is dropped."""
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return wf.logger.LoggerOptions(log_level="ERROR", log_handler=logging.NullHandler())
+
+
+class DaprContext:
+    """`Context` on the SDK's own context."""
+
+    failures: tuple[type[BaseException], ...] = (wf.TaskFailedError,)
+
+    def __init__(self, inner: wf.DaprWorkflowContext) -> None:
+        self._inner = inner
+
+    @property
+    def instance_id(self) -> str:
+        return str(self._inner.instance_id)
+
+    @property
+    def now(self) -> datetime:
+        return self._inner.current_utc_datetime.replace(tzinfo=UTC)
+
+    @property
+    def is_replaying(self) -> bool:
+        return bool(self._inner.is_replaying)
+
+    def is_patched(self, name: str) -> bool:
+        return bool(self._inner.is_patched(name))
+
+    def set_status(self, text: str) -> None:
+        self._inner.set_custom_status(text)
+
+    def continue_as_new(self, payload: BaseModel) -> None:
+        self._inner.continue_as_new(encode(payload), save_events=True)
+
+    def call_activity(self, name: str, payload: Any, retry: Retry) -> Any:
+        return self._inner.call_activity(name, input=payload, retry_policy=_policy(retry))
+
+    def call_child(self, name: str, payload: Any, instance_id: str | None) -> Any:
+        return self._inner.call_child_workflow(name, input=payload, instance_id=instance_id)
+
+    def create_timer(self, delay: timedelta) -> Any:
+        return self._inner.create_timer(delay)
+
+    def wait_for_event(self, name: str, timeout: timedelta | None) -> Any:
+        return self._inner.wait_for_external_event(name, timeout=timeout)
+
+    def when_all(self, tasks: Sequence[Any]) -> Any:
+        return wf.when_all(list(tasks))
+
+    def when_any(self, tasks: Sequence[Any]) -> Any:
+        return wf.when_any(list(tasks))
+
+
+def _policy(retry: Retry) -> wf.RetryPolicy | None:
+    if retry.attempts == 1:
+        return None
+    # max_retry_interval always, retry_timeout never: together they stop retrying too early (dapr/dapr#9139).
+    return wf.RetryPolicy(
+        first_retry_interval=retry.first_pause,
+        max_number_of_attempts=retry.attempts,
+        backoff_coefficient=retry.factor,
+        max_retry_interval=retry.longest_pause,
+    )
