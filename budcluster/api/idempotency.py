@@ -25,7 +25,7 @@ from budcluster.api.models import IdempotencyKey
 from budcluster.kit.database import WriteSession
 
 HEADER: Final = "Idempotency-Key"
-_PATIENCE: Final = "3s"
+_PATIENCE: Final = "2s"
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 _FORGOTTEN_HEADERS: Final = frozenset({"content-length", "x-request-id"})
 

@@ -58,8 +58,13 @@ class LinePipeline:
         while (event := self._queue.get()) is not None:
             self._write(event)
             if self._dropped and self._queue.empty():
-                count, self._dropped = self._dropped, 0
-                self._write({"event": "log.dropped", "level": "warning", "count": count, "timestamp": _now()})
+                self._tell_dropped()
+        if self._dropped:
+            self._tell_dropped()
+
+    def _tell_dropped(self) -> None:
+        count, self._dropped = self._dropped, 0
+        self._write({"event": "log.dropped", "level": "warning", "count": count, "timestamp": _now()})
 
     def _write(self, event: Event) -> None:
         try:
