@@ -47,7 +47,7 @@ OPERATIONS: Final = Listing(
 _STREAM: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "Events `operation`, `step` and `log`, each with its number as id.",
-        "content": {MEDIA_TYPE: {}},
+        "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
     },
     204: {"description": "The operation has ended and every event was seen; do not connect again."},
 }

@@ -1,7 +1,7 @@
 """What the operations' routes take and answer."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,7 +14,9 @@ from budcluster.operations.models import OperationStatus, StepStatus, SubjectTyp
 class OperationQuery(PageQuery):
     """Filters of `GET /operations`."""
 
-    kind: list[str] | None = Field(None, max_length=16, description="For example `provision_cluster`.")
+    kind: list[Annotated[str, Field(max_length=64)]] | None = Field(
+        None, max_length=16, description="For example `provision_cluster`."
+    )
     status: list[OperationStatus] | None = Field(None, max_length=8)
     subject_type: SubjectType | None = None
     subject_id: UUID | None = Field(None, description="Id of a cluster or deployment.")
