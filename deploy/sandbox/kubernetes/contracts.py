@@ -70,3 +70,20 @@ class Kubelets(Protocol):
     def metrics_pods(self) -> list[Obj]:
         """metrics.k8s.io PodMetrics of all pods."""
         ...
+
+
+class Simulation(Protocol):
+    """Nodes, scheduler, controllers and kubelets that live on one store."""
+
+    @property
+    def kubelets(self) -> Kubelets:
+        """Answers what the API server asks of kubelets."""
+        ...
+
+    def start(self) -> None:
+        """Let time run; needs a running event loop."""
+        ...
+
+    async def stop(self) -> None:
+        """End every simulated process."""
+        ...

@@ -23,6 +23,7 @@ class Kind:
     verbs: tuple[str, ...] = ALL_VERBS
     is_custom: bool = False
     definition: dict[str, Any] | None = field(default=None, compare=False)
+    named_singular: str = ""
 
     @property
     def key(self) -> str:
@@ -39,7 +40,7 @@ class Kind:
 
     @property
     def singular(self) -> str:
-        return self.kind.lower()
+        return self.named_singular or self.kind.lower()
 
     @property
     def has_status(self) -> bool:
@@ -58,80 +59,80 @@ def split_api_version(api_version: str) -> tuple[str, str]:
 # version kind plural scope short-names categories verbs subresources; a dash is nothing.
 _TABLE = """
 [core]
-v1       Namespace                        namespaces                         cluster    ns        -    all    status,finalize
-v1       Node                             nodes                              cluster    no        -    all    status,proxy
-v1       PersistentVolume                 persistentvolumes                  cluster    pv        -    all    status
-v1       Pod                              pods                               namespaced po        all  all    status,log,exec,attach,portforward,eviction,binding,ephemeralcontainers,resize,proxy
-v1       Service                          services                           namespaced svc       all  all    status,proxy
-v1       ReplicationController            replicationcontrollers             namespaced rc        all  all    status,scale
-v1       ServiceAccount                   serviceaccounts                    namespaced sa        -    all    token
-v1       ConfigMap                        configmaps                         namespaced cm        -    all    -
-v1       Secret                           secrets                            namespaced -         -    all    -
-v1       Endpoints                        endpoints                          namespaced ep        -    all    -
-v1       Event                            events                             namespaced ev        -    all    -
-v1       PersistentVolumeClaim            persistentvolumeclaims             namespaced pvc       -    all    status
-v1       LimitRange                       limitranges                        namespaced limits    -    all    -
-v1       ResourceQuota                    resourcequotas                     namespaced quota     -    all    status
-v1       PodTemplate                      podtemplates                       namespaced -         -    all    -
-v1       ComponentStatus                  componentstatuses                  cluster    cs        -    read   -
+v1     Namespace                namespaces                 cluster    ns      -   all    status,finalize
+v1     Node                     nodes                      cluster    no      -   all    status,proxy
+v1     PersistentVolume         persistentvolumes          cluster    pv      -   all    status
+v1 Pod pods namespaced po all all status,log,exec,attach,portforward,eviction,binding,ephemeralcontainers,resize,proxy
+v1     Service                  services                   namespaced svc     all all    status,proxy
+v1     ReplicationController    replicationcontrollers     namespaced rc      all all    status,scale
+v1     ServiceAccount           serviceaccounts            namespaced sa      -   all    token
+v1     ConfigMap                configmaps                 namespaced cm      -   all    -
+v1     Secret                   secrets                    namespaced -       -   all    -
+v1     Endpoints                endpoints                  namespaced ep      -   all    -
+v1     Event                    events                     namespaced ev      -   all    -
+v1     PersistentVolumeClaim    persistentvolumeclaims     namespaced pvc     -   all    status
+v1     LimitRange               limitranges                namespaced limits  -   all    -
+v1     ResourceQuota            resourcequotas             namespaced quota   -   all    status
+v1     PodTemplate              podtemplates               namespaced -       -   all    -
+v1     ComponentStatus          componentstatuses          cluster    cs      -   read   -
 [apps]
-v1       Deployment                       deployments                        namespaced deploy    all  all    status,scale
-v1       ReplicaSet                       replicasets                        namespaced rs        all  all    status,scale
-v1       StatefulSet                      statefulsets                       namespaced sts       all  all    status,scale
-v1       DaemonSet                        daemonsets                         namespaced ds        all  all    status
-v1       ControllerRevision               controllerrevisions                namespaced -         -    all    -
+v1     Deployment               deployments                namespaced deploy  all all    status,scale
+v1     ReplicaSet               replicasets                namespaced rs      all all    status,scale
+v1     StatefulSet              statefulsets               namespaced sts     all all    status,scale
+v1     DaemonSet                daemonsets                 namespaced ds      all all    status
+v1     ControllerRevision       controllerrevisions        namespaced -       -   all    -
 [batch]
-v1       Job                              jobs                               namespaced -         all  all    status
-v1       CronJob                          cronjobs                           namespaced cj        all  all    status
+v1     Job                      jobs                       namespaced -       all all    status
+v1     CronJob                  cronjobs                   namespaced cj      all all    status
 [autoscaling]
-v2,v1    HorizontalPodAutoscaler          horizontalpodautoscalers           namespaced hpa       all  all    status
+v2,v1  HorizontalPodAutoscaler  horizontalpodautoscalers   namespaced hpa     all all    status
 [policy]
-v1       PodDisruptionBudget              poddisruptionbudgets               namespaced pdb       -    all    status
+v1     PodDisruptionBudget      poddisruptionbudgets       namespaced pdb     -   all    status
 [networking.k8s.io]
-v1       Ingress                          ingresses                          namespaced ing       -    all    status
-v1       IngressClass                     ingressclasses                     cluster    -         -    all    -
-v1       NetworkPolicy                    networkpolicies                    namespaced netpol    -    all    -
+v1     Ingress                  ingresses                  namespaced ing     -   all    status
+v1     IngressClass             ingressclasses             cluster    -       -   all    -
+v1     NetworkPolicy            networkpolicies            namespaced netpol  -   all    -
 [rbac.authorization.k8s.io]
-v1       Role                             roles                              namespaced -         -    all    -
-v1       RoleBinding                      rolebindings                       namespaced -         -    all    -
-v1       ClusterRole                      clusterroles                       cluster    -         -    all    -
-v1       ClusterRoleBinding               clusterrolebindings                cluster    -         -    all    -
+v1     Role                     roles                      namespaced -       -   all    -
+v1     RoleBinding              rolebindings               namespaced -       -   all    -
+v1     ClusterRole              clusterroles               cluster    -       -   all    -
+v1     ClusterRoleBinding       clusterrolebindings        cluster    -       -   all    -
 [storage.k8s.io]
-v1       StorageClass                     storageclasses                     cluster    sc        -    all    -
-v1       CSIDriver                        csidrivers                         cluster    -         -    all    -
-v1       CSINode                          csinodes                           cluster    -         -    all    -
-v1       CSIStorageCapacity               csistoragecapacities               namespaced -         -    all    -
-v1       VolumeAttachment                 volumeattachments                  cluster    -         -    all    status
+v1     StorageClass             storageclasses             cluster    sc      -   all    -
+v1     CSIDriver                csidrivers                 cluster    -       -   all    -
+v1     CSINode                  csinodes                   cluster    -       -   all    -
+v1     CSIStorageCapacity       csistoragecapacities       namespaced -       -   all    -
+v1     VolumeAttachment         volumeattachments          cluster    -       -   all    status
 [scheduling.k8s.io]
-v1       PriorityClass                    priorityclasses                    cluster    pc        -    all    -
+v1     PriorityClass            priorityclasses            cluster    pc      -   all    -
 [coordination.k8s.io]
-v1       Lease                            leases                             namespaced -         -    all    -
+v1     Lease                    leases                     namespaced -       -   all    -
 [discovery.k8s.io]
-v1       EndpointSlice                    endpointslices                     namespaced -         -    all    -
+v1     EndpointSlice            endpointslices             namespaced -       -   all    -
 [node.k8s.io]
-v1       RuntimeClass                     runtimeclasses                     cluster    -         -    all    -
+v1     RuntimeClass             runtimeclasses             cluster    -       -   all    -
 [apiextensions.k8s.io]
-v1       CustomResourceDefinition         customresourcedefinitions          cluster    crd,crds  -    all    status
+v1     CustomResourceDefinition customresourcedefinitions  cluster    crd,crds -   all    status
 [apiregistration.k8s.io]
-v1       APIService                       apiservices                        cluster    -         -    all    status
+v1     APIService               apiservices                cluster    -       -   all    status
 [admissionregistration.k8s.io]
-v1       MutatingWebhookConfiguration     mutatingwebhookconfigurations      cluster    -         -    all    -
-v1       ValidatingWebhookConfiguration   validatingwebhookconfigurations    cluster    -         -    all    -
-v1       ValidatingAdmissionPolicyBinding validatingadmissionpolicybindings  cluster    -         -    all    -
-v1       ValidatingAdmissionPolicy        validatingadmissionpolicies        cluster    -         -    all    status
+v1     MutatingWebhookConfiguration mutatingwebhookconfigurations cluster    -       -   all    -
+v1     ValidatingWebhookConfiguration validatingwebhookconfigurations cluster    -       -   all    -
+v1     ValidatingAdmissionPolicyBinding validatingadmissionpolicybindings cluster    -       -   all    -
+v1     ValidatingAdmissionPolicy validatingadmissionpolicies cluster    -       -   all    status
 [certificates.k8s.io]
-v1       CertificateSigningRequest        certificatesigningrequests         cluster    csr       -    all    status,approval
+v1     CertificateSigningRequest certificatesigningrequests cluster    csr     -   all    status,approval
 [authorization.k8s.io]
-v1       SelfSubjectAccessReview          selfsubjectaccessreviews           cluster    -         -    create -
-v1       SelfSubjectRulesReview           selfsubjectrulesreviews            cluster    -         -    create -
-v1       SubjectAccessReview              subjectaccessreviews               cluster    -         -    create -
-v1       LocalSubjectAccessReview         localsubjectaccessreviews          namespaced -         -    create -
+v1     SelfSubjectAccessReview  selfsubjectaccessreviews   cluster    -       -   create -
+v1     SelfSubjectRulesReview   selfsubjectrulesreviews    cluster    -       -   create -
+v1     SubjectAccessReview      subjectaccessreviews       cluster    -       -   create -
+v1     LocalSubjectAccessReview localsubjectaccessreviews  namespaced -       -   create -
 [authentication.k8s.io]
-v1       TokenReview                      tokenreviews                       cluster    -         -    create -
-v1       SelfSubjectReview                selfsubjectreviews                 cluster    -         -    create -
+v1     TokenReview              tokenreviews               cluster    -       -   create -
+v1     SelfSubjectReview        selfsubjectreviews         cluster    -       -   create -
 [metrics.k8s.io]
-v1beta1  NodeMetrics                      nodes                              cluster    -         -    read   -
-v1beta1  PodMetrics                       pods                               namespaced -         -    read   -
+v1beta1 NodeMetrics              nodes                      cluster    -       -   read   -
+v1beta1 PodMetrics               pods                       namespaced -       -   read   -
 """
 _VERBS = {"all": ALL_VERBS, "read": READ_VERBS, "create": ("create",)}
 
