@@ -1,5 +1,8 @@
-"""The command line's entry point."""
+"""The entry point of the `budcluster` command: everything it can do is in `budcluster.cli`."""
+
+from budcluster.cli.app import app
 
 
 def main() -> None:
-    raise SystemExit("budcluster: nothing to run yet")
+    """Run the command line."""
+    app()

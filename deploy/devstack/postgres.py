@@ -6,6 +6,7 @@ user where that user can reach the files, and otherwise to a user namespace.
 Permissions of parent folders are never touched.
 """
 
+import asyncio
 import contextlib
 import os
 import pwd
@@ -20,6 +21,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
+
+import asyncpg
 
 ROLE: Final = "budcluster"
 _SOCKET_PATH_LIMIT: Final = 107 - len("/.s.PGSQL.5432")  # sun_path of unix(7), less the name PostgreSQL adds
@@ -179,6 +182,17 @@ class EmbeddedPostgres:
         deadline = time.monotonic() + _START_TIMEOUT_S
         while self.pid() == pid and time.monotonic() < deadline:
             time.sleep(0.02)
+
+    def ensure_database(self, name: str) -> None:
+        """Create the database if it is not there yet. The server must be running."""
+
+        async def create() -> None:
+            connection = await asyncpg.connect(self.url("postgres"))
+            with contextlib.suppress(asyncpg.DuplicateDatabaseError):
+                await connection.execute(f'create database "{name}"')
+            await connection.close()
+
+        asyncio.run(create())
 
     def _initialize(self) -> None:
         shutil.rmtree(self.data, ignore_errors=True)

@@ -1,0 +1,138 @@
+"""The REST API as the command line sees it: `BUDCLUSTER_URL` and `BUDCLUSTER_TOKEN` say where and as whom."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+from uuid import UUID
+
+import httpx
+import typer
+from rich.console import Console
+
+DEFAULT_URL: Final = "http://127.0.0.1:9082"
+UNREACHABLE: Final = 3
+REFUSED: Final = 4
+_TIMEOUT: Final = httpx.Timeout(30, connect=5)
+
+errors = Console(stderr=True, highlight=False)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Say why on standard error and end with the code."""
+    errors.print(f"budcluster: {message}", soft_wrap=True, markup=False)
+    raise typer.Exit(code)
+
+
+@dataclass(frozen=True)
+class ServerEvent:
+    """One server-sent event."""
+
+    id: str
+    type: str
+    data: Any
+
+
+class Api:
+    """Calls the service. Every failure ends the program with a sentence and the right exit code."""
+
+    def __init__(self) -> None:
+        self.url = os.environ.get("BUDCLUSTER_URL", DEFAULT_URL).rstrip("/")
+        headers = {"Accept": "application/json"}
+        if token := os.environ.get("BUDCLUSTER_TOKEN"):
+            headers["Authorization"] = f"Bearer {token}"
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=_TIMEOUT)
+
+    def get(self, path: str, **query: Any) -> Any:
+        """JSON of a GET."""
+        return self._json("GET", path, params={key: value for key, value in query.items() if value is not None})
+
+    def post(self, path: str, body: Any = None, **query: Any) -> Any:
+        """JSON of a POST, or None where the answer is empty."""
+        return self._json("POST", path, json=body, params={k: v for k, v in query.items() if v is not None})
+
+    def patch(self, path: str, body: Any) -> Any:
+        """JSON of a PATCH."""
+        return self._json("PATCH", path, json=body)
+
+    def delete(self, path: str, **query: Any) -> Any:
+        """JSON of a DELETE, or None where the answer is empty."""
+        return self._json("DELETE", path, params={key: value for key, value in query.items() if value is not None})
+
+    def pages(self, path: str, **query: Any) -> Iterator[Any]:
+        """Items of a list, page after page."""
+        cursor = None
+        while True:
+            page = self.get(path, cursor=cursor, **query)
+            yield from page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    def find(self, collection: str, name_or_id: str) -> Any:
+        """The resource with this id or, else, this name. Ends the program when there is none, or more than one."""
+        try:
+            return self.get(f"/{collection}/{UUID(name_or_id)}")
+        except ValueError:
+            found = self.get(f"/{collection}", name=name_or_id, limit=2)["items"]
+        if not found:
+            fail(f"there is no {collection.removesuffix('s')} named {name_or_id}.", REFUSED)
+        if len(found) > 1:
+            ids = ", ".join(item["id"] for item in found)
+            fail(f"several {collection} are named {name_or_id}; use the id ({ids}).", REFUSED)
+        return found[0]
+
+    @contextmanager
+    def stream(self, path: str, *, headers: dict[str, str] | None = None, **query: Any) -> Iterator[httpx.Response]:
+        """An answer that is read while it arrives."""
+        params = {key: value for key, value in query.items() if value is not None}
+        timeout = httpx.Timeout(60, connect=5)
+        try:
+            with self._http.stream("GET", path, params=params, headers=headers, timeout=timeout) as answer:
+                if answer.is_error:
+                    answer.read()
+                    self._refuse(answer)
+                yield answer
+        except httpx.HTTPError as error:
+            self._unreachable(error)
+
+    def events(self, path: str, *, after: str | None = None) -> Iterator[ServerEvent]:
+        """Server-sent events of one connection."""
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
+        with self.stream(path, headers=headers) as answer:
+            fields: dict[str, str] = {}
+            for line in answer.iter_lines():
+                if line:
+                    name, _, value = line.partition(":")
+                    if name:
+                        fields[name] = fields[name] + "\n" + value if name in fields else value.removeprefix(" ")
+                elif "data" in fields:
+                    data = json.loads(fields["data"])
+                    yield ServerEvent(fields.get("id", ""), fields.get("event", "message"), data)
+                    fields = {}
+
+    def _json(self, method: str, path: str, **options: Any) -> Any:
+        try:
+            answer = self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            self._unreachable(error)
+        if answer.is_error:
+            self._refuse(answer)
+        return answer.json() if answer.content else None
+
+    def _unreachable(self, error: httpx.HTTPError) -> NoReturn:
+        reason = str(error) or type(error).__name__
+        fail(f"{self.url} cannot be reached ({reason}); is the service up, and is BUDCLUSTER_URL right?", UNREACHABLE)
+
+    def _refuse(self, answer: httpx.Response) -> NoReturn:
+        try:
+            problem = answer.json()
+            message = problem.get("detail") or problem["title"]
+            reasons = [f"  {item.get('pointer', '')}: {item.get('detail', '')}" for item in problem.get("errors", [])]
+        except (ValueError, KeyError, AttributeError):
+            message, reasons = f"the service answered {answer.status_code}.", []
+        if answer.status_code == 401:
+            message += " Set BUDCLUSTER_TOKEN."
+        fail("\n".join([message, *reasons]), REFUSED)

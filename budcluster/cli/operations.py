@@ -1,0 +1,93 @@
+"""`budcluster operations`: what long work is doing."""
+
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from budcluster.cli.client import Api
+from budcluster.cli.output import Json, Limit, age, print_facts, print_json, print_table
+from budcluster.cli.progress import follow
+
+app = typer.Typer(help="Long work and its progress.", no_args_is_help=True)
+
+OperationId = Annotated[str, typer.Argument(help="Id of the operation.", metavar="OPERATION")]
+
+
+@app.command("list")
+def list_(
+    status: Annotated[str | None, typer.Option(help="Only this status, for example RUNNING.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only this kind.")] = None,
+    limit: Limit = 50,
+    json: Json = False,
+) -> None:
+    """List operations, newest first."""
+    operations = list(islice(Api().pages("/operations", status=status, kind=kind, limit=limit), limit))
+    if json:
+        return print_json(operations)
+    return print_table(
+        operations,
+        [
+            ("KIND", lambda o: o["kind"]),
+            ("SUBJECT", lambda o: o["subject"]["name"]),
+            ("STATUS", lambda o: o["status"]),
+            ("DONE", lambda o: f"{o['percent']}%"),
+            ("AGE", lambda o: age(o["created_at"])),
+            ("ID", lambda o: o["id"]),
+        ],
+        empty="There are no operations yet.",
+    )
+
+
+@app.command()
+def show(operation: OperationId, json: Json = False) -> None:
+    """Show one operation with its steps."""
+    found = Api().get(f"/operations/{operation}")
+    if json:
+        return print_json(found)
+    error = found.get("error") or {}
+    print_facts(
+        [
+            ("Id", found["id"]),
+            ("Kind", found["kind"]),
+            ("Subject", f"{found['subject']['type']} {found['subject']['name']}"),
+            ("Status", found["status"]),
+            ("Done", f"{found['percent']}%"),
+            ("Cause", error.get("detail")),
+            ("Next", error.get("next_step")),
+        ]
+    )
+    return print_table(
+        found["steps"],
+        [
+            ("STEP", lambda s: s["title"]),
+            ("STATUS", lambda s: s["status"]),
+            ("DONE", lambda s: f"{s['percent']}%"),
+            ("DETAIL", lambda s: s["detail"]),
+        ],
+        empty="It has no steps.",
+    )
+
+
+@app.command()
+def watch(operation: OperationId, json: Json = False) -> None:
+    """Follow an operation until it ends; exit code 1 when it failed."""
+    follow(Api(), operation, as_json=json)
+
+
+@app.command()
+def cancel(operation: OperationId, json: Json = False) -> None:
+    """Ask a running operation to stop and clean up."""
+    answer = Api().post(f"/operations/{operation}/cancel")
+    if json:
+        return print_json(answer)
+    return typer.echo("It was asked to stop; `budcluster operations watch` shows how it ends.")
+
+
+@app.command()
+def retry(operation: OperationId, json: Json = False) -> None:
+    """Go on with a failed operation where it stopped."""
+    answer = Api().post(f"/operations/{operation}/retry")
+    if json:
+        return print_json(answer)
+    return typer.echo("It goes on; `budcluster operations watch` shows the progress.")

@@ -1,0 +1,113 @@
+"""Live progress of an operation: bars on a terminal, lines elsewhere, JSON events for programs."""
+
+import json
+import time
+from typing import Any, Final
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TaskProgressColumn, TextColumn
+
+from budcluster.cli.client import Api, fail
+from budcluster.cli.output import out
+
+FINAL: Final = {"SUCCEEDED", "FAILED", "CANCELLED"}
+_RECONNECT_S: Final = 1.0
+
+
+def follow(api: Api, operation_id: str, *, as_json: bool = False) -> dict[str, Any]:
+    """Show an operation until it ends and return it. Ends the program with 1 when it failed or was cancelled."""
+    shown = _Events() if as_json else _Bars() if out.is_terminal else _Lines()
+    with shown:
+        operation = _follow(api, operation_id, shown)
+    if operation["status"] != "SUCCEEDED":
+        error = operation.get("error") or {}
+        message = f"{operation['kind']} ended {operation['status']}: {error.get('detail', 'no cause was recorded.')}"
+        fail(" ".join(part for part in (message, error.get("next_step")) if part), 1)
+    return operation
+
+
+def _follow(api: Api, operation_id: str, shown: "_Lines") -> dict[str, Any]:
+    last: str | None = None
+    while True:
+        operation: dict[str, Any] = api.get(f"/operations/{operation_id}")
+        shown.operation(operation)
+        if operation["status"] in FINAL:
+            return operation
+        for event in api.events(f"/operations/{operation_id}/events", after=last):
+            last = event.id or last
+            shown.event(event.type, event.data)
+            if event.type == "operation" and event.data["status"] in FINAL:
+                break
+        else:
+            time.sleep(_RECONNECT_S)  # the server ended the stream early: ask again
+
+
+class _Lines:
+    """One line for each change: for logs and pipes."""
+
+    def __enter__(self) -> "_Lines":
+        self._seen: dict[str, str] = {}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def operation(self, operation: dict[str, Any]) -> None:
+        for step in operation["steps"]:
+            self._step(step)
+
+    def event(self, kind: str, data: dict[str, Any]) -> None:
+        if kind == "step":
+            self._step(data)
+
+    def _step(self, step: dict[str, Any]) -> None:
+        if step["status"] != self._seen.get(step["name"], "PENDING"):
+            self._seen[step["name"]] = step["status"]
+            detail = f": {step['detail']}" if step.get("detail") else ""
+            typer.echo(f"{step['status']:<9} {step['title']}{detail}")
+
+
+class _Events(_Lines):
+    """Every event as one line of JSON."""
+
+    def operation(self, operation: dict[str, Any]) -> None:
+        typer.echo(json.dumps({"type": "operation", "data": operation}))
+
+    def event(self, kind: str, data: dict[str, Any]) -> None:
+        typer.echo(json.dumps({"type": kind, "data": data}))
+
+
+class _Bars(_Lines):
+    """A bar for each step."""
+
+    def __enter__(self) -> "_Bars":
+        super().__enter__()
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓[/green]"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TaskProgressColumn(),
+            TextColumn("[dim]{task.fields[detail]}[/dim]"),
+            console=out,
+        )
+        self._bars: dict[str, TaskID] = {}
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def _step(self, step: dict[str, Any]) -> None:
+        status = step["status"]
+        description = escape(step["title"])
+        if status in {"FAILED", "CANCELLED"}:
+            description = f"[red]{description} ({status.lower()})[/red]"
+        elif status == "SKIPPED":
+            description = f"[dim]{description} (skipped)[/dim]"
+        if step["name"] not in self._bars:
+            self._bars[step["name"]] = self._progress.add_task(description, total=100, detail="")
+        done = 100 if status in {"SUCCEEDED", "SKIPPED"} else step["percent"]
+        self._progress.update(
+            self._bars[step["name"]], description=description, completed=done, detail=escape(step.get("detail") or "")
+        )
