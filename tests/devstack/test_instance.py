@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
+
 from devstack.instance import CannotStart, Instance, Note, require_free_port
 
 

@@ -1,0 +1,209 @@
+"""From node objects to the hardware profile."""
+
+import pytest
+
+from budcluster.hardware.pods import by_node
+from budcluster.hardware.profile import GpuPool, GpuVendor, Sharing
+from budcluster.hardware.reader import read_cluster, read_node
+from tests.hardware import nodes
+
+
+def _only(pools: tuple[GpuPool, ...]) -> GpuPool:
+    assert len(pools) == 1
+    return pools[0]
+
+
+def test_an_a100_node_is_read_whole() -> None:
+    profile = read_node(nodes.a100x8())
+    assert (profile.ready, profile.schedulable, profile.reasons, profile.gaps) == (True, True, (), ())
+    assert [gpu.model for gpu in profile.gpus] == ["NVIDIA-A100-SXM4-80GB"] * 8
+    assert {gpu.memory_mib for gpu in profile.gpus} == {81920}
+    pool = _only(profile.pools)
+    assert (pool.physical, pool.advertised, pool.requested, pool.free) == (8, 8, 0, 8)
+    assert pool.sharing is Sharing.NONE
+    assert (profile.cpu.cores, profile.cpu.allocatable_cores, profile.cpu.threads_per_core) == (96, 95.69, 2)
+    assert profile.cpu.generation == "Skylake or Cascade Lake"
+    assert profile.cpu.features == ("AVX512F", "AVX512VNNI")
+    assert profile.memory_bytes == 1176213676 * 1024
+    assert (profile.driver, profile.cuda) == ("580.95.05", "13.0")
+    assert profile.instance_type == "p4de.24xlarge"
+
+
+def test_what_live_pods_hold_is_not_free() -> None:
+    node = nodes.a100x8()
+    pods = [
+        nodes.pod(node, "a", nvidia_com__gpu="2"),
+        nodes.pod(node, "b", nvidia_com__gpu="1"),
+        nodes.pod(node, "done", phase="Succeeded", nvidia_com__gpu="4"),
+    ]
+    pool = _only(read_cluster([node], pods=pods).nodes[0].pools)
+    assert (pool.requested, pool.free) == (3, 5)
+
+
+def test_init_containers_count_as_the_larger_and_sidecars_as_a_sum() -> None:
+    node = nodes.a100x8()
+    pod = nodes.pod(node, nvidia_com__gpu="2")
+    pod["spec"]["initContainers"] = [
+        {"name": "warm", "resources": {"limits": {"nvidia.com/gpu": "3"}}},
+        {"name": "side", "restartPolicy": "Always", "resources": {"requests": {"cpu": "500m"}}},
+    ]
+    pod["spec"]["overhead"] = {"cpu": "250m"}
+    request = by_node([pod])[node["metadata"]["name"]][0]
+    assert request.devices("nvidia.com/gpu") == 3
+    assert request.resources["cpu"] == 0.75
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda n: n["spec"].update(unschedulable=True), "is cordoned"),
+        (
+            lambda n: n["spec"]["taints"].append({"key": "team", "effect": "NoSchedule"}),
+            "has the taint team:NoSchedule",
+        ),
+        (lambda n: n["status"]["conditions"][2].update(status="Unknown", reason="NodeStatusUnknown"),
+         "is not ready (NodeStatusUnknown)"),
+        (lambda n: n["status"]["conditions"][1].update(status="True"), "is short of disk"),
+        (lambda n: n["status"].update(conditions=[]), "is not ready (its kubelet has not reported)"),
+    ],
+)  # fmt: skip
+def test_nothing_is_free_on_a_node_that_takes_no_pods(spoil: object, reason: str) -> None:
+    node = nodes.a100x8()
+    spoil(node)  # type: ignore[operator]
+    profile = read_node(node)
+    assert not profile.schedulable
+    assert reason in profile.reasons
+    assert _only(profile.pools).free == 0
+    assert _only(profile.pools).physical == 8
+
+
+def test_a_time_sliced_gpu_is_one_device_with_four_shares() -> None:
+    profile = read_node(nodes.t4_time_sliced())
+    assert [(gpu.model, gpu.shares) for gpu in profile.gpus] == [("Tesla-T4", 4)]
+    pool = _only(profile.pools)
+    assert (pool.physical, pool.advertised, pool.sharing) == (1, 4, Sharing.TIME_SLICING)
+
+
+def test_mixed_mig_offers_slices_with_their_own_memory() -> None:
+    profile = read_node(nodes.h100_mig_mixed())
+    assert [(gpu.model, gpu.memory_mib) for gpu in profile.gpus] == [("NVIDIA-H100-80GB-HBM3", 81559)]
+    pool = _only(profile.pools)
+    assert (pool.resource, pool.memory_mib, pool.advertised, pool.sharing) == (
+        "nvidia.com/mig-3g.40gb", 40320, 2, Sharing.MIG,
+    )  # fmt: skip
+
+
+def test_single_mig_counts_physical_devices_from_the_pci_bus() -> None:
+    node = nodes.with_resources(nodes.a100x8(), {"nvidia.com/gpu": "7"})
+    node["metadata"]["labels"] |= {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb",
+                                   "nvidia.com/gpu.count": "7", "nvidia.com/gpu.memory": "9728"}  # fmt: skip
+    feature = nodes.feature_of(node, vendor="10de", device="20b2", cls="0302", count=1, numa="4")
+    profile = read_cluster([node], features=[feature]).nodes[0]
+    assert [(gpu.model, gpu.memory_mib) for gpu in profile.gpus] == [("NVIDIA-A100-SXM4-80GB", None)]
+    assert (_only(profile.pools).advertised, _only(profile.pools).memory_mib) == (7, 9728)
+    assert profile.numa_nodes == 4
+
+
+@pytest.mark.parametrize("register", [nodes.REGISTER_JSON, nodes.REGISTER_LEGACY])
+def test_hami_tells_each_device_and_an_unhealthy_one_is_never_free(register: str) -> None:
+    node = nodes.hami(register)
+    pods = [
+        nodes.pod(node, "half", allocated="GPU-0,NVIDIA,40960,30:;", nvidia_com__gpu="1"),
+        nodes.pod(node, "sick", allocated="GPU-1,NVIDIA,1024,10:;", nvidia_com__gpu="1"),
+    ]
+    profile = read_cluster([node], pods=pods).nodes[0]
+    first, second = profile.gpus
+    assert (first.uuid, first.shares, first.free_memory_mib, first.healthy) == ("GPU-0", 10, 40960, True)
+    assert [use.pod for use in first.used_by or ()] == ["half"]
+    assert (second.healthy, second.free_memory_mib) == (False, 0)
+    pool = _only(profile.pools)
+    assert (pool.sharing, pool.physical, pool.advertised, pool.requested, pool.free) == (Sharing.HAMI, 2, 20, 2, 9)
+
+
+def test_a_pod_that_took_all_cores_of_a_hami_device_leaves_no_share() -> None:
+    node = nodes.hami()
+    pods = [nodes.pod(node, allocated="GPU-0,NVIDIA,10240,100:;", nvidia_com__gpu="1")]
+    assert _only(read_cluster([node], pods=pods).nodes[0].pools).free == 0
+
+
+def test_a_device_that_hami_cordoned_counts_as_unhealthy() -> None:
+    node = nodes.hami()
+    node["metadata"]["annotations"]["hami.io/device-cordon"] = "GPU-0"
+    assert [gpu.healthy for gpu in read_node(node).gpus] == [False, False]
+
+
+@pytest.mark.parametrize("text", ["[{}]", "[1]", "x,y:", "[" * 5000, "{", '[{"id":"a","count":true}]', "a" * 300_000])
+def test_a_register_annotation_that_is_not_hamis_becomes_a_gap(text: str) -> None:
+    profile = read_node(nodes.hami(text))
+    assert len(profile.gpus) == 2
+    assert any("hami.io/node-nvidia-register" in gap for gap in profile.gaps)
+
+
+def test_amd_and_gaudi_are_read_from_their_plugins() -> None:
+    amd = read_node(nodes.mi300x8())
+    assert {(gpu.vendor, gpu.model, gpu.memory_mib) for gpu in amd.gpus} == {
+        (GpuVendor.AMD, "AMD_Instinct_MI300X_OAM", 196608)
+    }
+    assert amd.driver == "6.12.12"
+    node = nodes.gaudi3x8()
+    feature = nodes.feature_of(node, vendor="1da3", device="1060", cls="1200", count=8)
+    gaudi = read_cluster([node], features=[feature]).nodes[0]
+    assert {(gpu.vendor, gpu.model, gpu.memory_mib) for gpu in gaudi.gpus} == {(GpuVendor.HABANA, "Gaudi3", 131072)}
+    assert "Gaudi generation" in read_node(node).gaps[0]
+
+
+def test_a_cpu_node_has_no_gpu_and_names_its_matrix_units() -> None:
+    profile = read_node(nodes.sapphire_rapids())
+    assert (profile.gpus, profile.pools) == ((), ())
+    assert profile.cpu.generation == "Sapphire Rapids"
+    assert "AMXTILE" in profile.cpu.features
+
+
+@pytest.mark.parametrize("label", ["pci-10de.present", "pci-0300_10de.present", "pci-10de_20b2.present"])
+def test_a_node_with_nothing_but_a_pci_label_still_has_a_gpu_and_a_gap(label: str) -> None:
+    node = nodes.with_resources(nodes.with_labels(nodes.a100x8(), drop="nvidia.com/"), {})
+    labels = node["metadata"]["labels"]
+    del labels["feature.node.kubernetes.io/pci-0302_10de.present"]
+    labels["feature.node.kubernetes.io/" + label] = "true"
+    profile = read_node(node)
+    assert [(gpu.model, gpu.healthy) for gpu in profile.gpus] == [(None, False)]
+    assert any("how many and which is not known" in gap for gap in profile.gaps)
+
+
+def test_a_network_card_is_no_gpu() -> None:
+    node = nodes.sapphire_rapids()
+    node["metadata"]["labels"]["feature.node.kubernetes.io/pci-0207_15b3.present"] = "true"
+    assert read_node(node).gpus == ()
+
+
+@pytest.mark.parametrize("value", ["-1", "1e9", "99999999999", "x" * 10_000, "٣", " 8", "8.5", None, {"a": 1}])
+def test_absurd_labels_become_gaps_and_never_numbers(value: object) -> None:
+    node = nodes.a100x8()
+    node["metadata"]["labels"]["nvidia.com/gpu.count"] = value
+    profile = read_node(node)
+    assert len(profile.gpus) == 8  # as advertised
+    assert all(len(gap) < 250 for gap in profile.gaps)
+
+
+@pytest.mark.parametrize("value", ["NaN", "1_000", "-8", "8.5", "1e30", "Infinity", ""])
+def test_absurd_resources_become_gaps_and_never_numbers(value: str) -> None:
+    node = nodes.with_resources(nodes.a100x8(), {"nvidia.com/gpu": value})
+    profile = read_node(node)
+    assert _only(profile.pools).advertised == 0
+    assert any("nvidia.com/gpu" in gap for gap in profile.gaps)
+
+
+def test_a_node_without_anything_is_read_without_an_error() -> None:
+    profile = read_node({"metadata": {"name": "bare"}})
+    assert (profile.name, profile.ready, profile.gpus) == ("bare", False, ())
+
+
+def test_the_sum_counts_physical_devices_by_model() -> None:
+    first, second = nodes.a100x8(), nodes.t4_time_sliced()
+    second["metadata"]["name"] = "t4"
+    summary = read_cluster([first, second, nodes.sapphire_rapids()]).summary
+    assert (summary.nodes, summary.nodes_ready, summary.gpus, summary.gpus_healthy) == (3, 3, 9, 9)
+    assert [(m.model, m.physical, m.advertised, m.free) for m in summary.by_model] == [
+        ("NVIDIA-A100-SXM4-80GB", 8, 8, 8),
+        ("Tesla-T4", 1, 4, 4),
+    ]
