@@ -93,9 +93,22 @@ class NvidiaNode:
         self, resource: str, physical: int, advertised: int, requested: int, free: int, memory_mib: int | None
     ) -> GpuPool:
         return GpuPool(
-            resource, GpuVendor.NVIDIA, self._pool_model(), self.sharing, memory_mib, physical, advertised, requested,
-            free if self._usable else 0,
-        )  # fmt: skip
+            resource=resource,
+            vendor=GpuVendor.NVIDIA,
+            model=self._pool_model(),
+            sharing=self.sharing,
+            memory_mib=memory_mib,
+            physical=physical,
+            advertised=advertised,
+            requested=requested,
+            free=free if self._usable else 0,
+            compute_capability=self._compute_capability(),
+        )
+
+    def _compute_capability(self) -> tuple[int, int] | None:
+        major = whole_number(self._labels, "nvidia.com/gpu.compute.major", self._gaps)
+        minor = whole_number(self._labels, "nvidia.com/gpu.compute.minor", self._gaps)
+        return None if major is None or minor is None else (major, minor)
 
     def _mig_pool(self, resource: str) -> GpuPool:
         advertised = device_count(self._allocatable, resource, self._gaps)

@@ -74,6 +74,8 @@ class GpuPool:
     """What live pods hold."""
     free: int
     """What a new pod could get now: zero on a node that takes no pods."""
+    compute_capability: tuple[int, int] | None = None
+    """NVIDIA's, for example (9, 0); decides which number formats run."""
 
 
 @dataclass(frozen=True, slots=True)
