@@ -1,7 +1,7 @@
 """How much GPU memory one replica needs, device by device, and which context is the largest that fits.
 
 Per device: weights / (TP x PP), plus the key-value cache, plus what the engine takes for itself, must stay below the
-share of memory that the engine may use (vLLM 0.33 takes 0.92 by default). The overhead is an allowance, not a measurement:
+share of memory that the engine may use (vLLM 0.33 takes 0.92 by default). The overhead is an allowance, no measurement:
 CUDA context and graphs, activations of one batch, and communication buffers where several devices work together.
 """
 

@@ -1,0 +1,140 @@
+"""What every runtime is asked, and what it answers."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from budcluster.deployment.runtimes.flags import FlagRules
+
+GIB: Final = 1024**3
+CACHE_PATH: Final = "/cache"
+MIN_STARTUP_S: Final = 1800
+_DOWNLOAD_BYTES_PER_S: Final = 50 * 1024**2
+_LOAD_BYTES_PER_S: Final = 500 * 1024**2
+_COMPILE_S: Final = 600
+_PROBE_PERIOD_S: Final = 10
+
+
+class Hardware(StrEnum):
+    """What the container runs on."""
+
+    NVIDIA = "NVIDIA"
+    AMD = "AMD"
+    HABANA = "HABANA"
+    CPU = "CPU"
+
+
+class NotSupported(ValueError):
+    """A combination that no image of the runtime serves; the message says which do."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRequest:
+    """One replica to be started."""
+
+    model: str
+    served_name: str
+    hardware: Hardware = Hardware.NVIDIA
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    max_model_len: int = 4096
+    max_num_seqs: int | None = None
+    dtype: str = "auto"
+    quantization: str | None = None
+    kv_cache_dtype: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+    extra_args: tuple[str, ...] = ()
+    weights_bytes: int | None = None
+    whole_gpus_on_hami: bool = False
+    """Several whole GPUs of a HAMi node: its in-container control must be off, it breaks NCCL (HAMi #1479, #1764)."""
+    image: str | None = None
+    """`repository:tag` instead of the pinned one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One HTTP probe."""
+
+    path: str
+    period_s: int
+    failures: int
+    timeout_s: int
+
+    def values(self) -> dict[str, Any]:
+        """As the chart takes it."""
+        return {
+            "path": self.path,
+            "periodSeconds": self.period_s,
+            "failureThreshold": self.failures,
+            "timeoutSeconds": self.timeout_s,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How the container is started and watched."""
+
+    image: str
+    command: tuple[str, ...]
+    args: tuple[str, ...]
+    port: int
+    env: Mapping[str, str]
+    startup: Probe
+    readiness: Probe
+    liveness: Probe
+    metrics_path: str
+    config_files: Mapping[str, str] = field(default_factory=dict)
+    pod_security: Mapping[str, Any] = field(default_factory=dict)
+    container_security: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """One engine: what it is called, what it runs on, which flags it knows, and how it is started."""
+
+    version: str
+    min_driver_major: int
+    """NVIDIA driver that the pinned image's CUDA needs."""
+    hardware: frozenset[Hardware]
+    flags: FlagRules
+    launch: Callable[[LaunchRequest], Launch]
+
+
+def startup_budget_s(weights_bytes: int | None) -> int:
+    """Seconds that a replica may take until it answers: download, load and compile, never under half an hour.
+
+    The rates are slow on purpose: a probe that kills a loading model starts the download again.
+    """
+    if weights_bytes is None:
+        return 2 * MIN_STARTUP_S
+    seconds = weights_bytes / _DOWNLOAD_BYTES_PER_S + weights_bytes / _LOAD_BYTES_PER_S + _COMPILE_S
+    return max(MIN_STARTUP_S, math.ceil(seconds))
+
+
+def startup_probe(path: str, weights_bytes: int | None, *, timeout_s: int = 5) -> Probe:
+    """A startup probe with the whole budget."""
+    failures = math.ceil(startup_budget_s(weights_bytes) / _PROBE_PERIOD_S)
+    return Probe(path, _PROBE_PERIOD_S, failures, timeout_s)
+
+
+def model_cache_env() -> dict[str, str]:
+    """Where model files go, and no calls home but to the model hub."""
+    return {"HF_HOME": f"{CACHE_PATH}/huggingface", "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+def sharing_env(request: LaunchRequest) -> dict[str, str]:
+    """What HAMi's in-container control must be told."""
+    return {"CUDA_DISABLE_CONTROL": "true"} if request.whole_gpus_on_hami else {}
+
+
+def image_for(request: LaunchRequest, runtime: str, images: Mapping[Hardware, str]) -> str:
+    """The image of the hardware, or the caller's. Raises NotSupported with the hardware that has one."""
+    if request.image is not None:
+        return request.image
+    if request.hardware not in images:
+        known = ", ".join(sorted(images))
+        raise NotSupported(f"{runtime} has no image for {request.hardware}; it runs on {known}")
+    return images[request.hardware]

@@ -1,0 +1,84 @@
+"""SGLang 0.5.23 (flags and endpoints as in its wheel)."""
+
+from typing import Final
+
+from budcluster.deployment.runtimes.flags import FlagRules
+from budcluster.deployment.runtimes.launch import (
+    Hardware,
+    Launch,
+    LaunchRequest,
+    Probe,
+    Runtime,
+    image_for,
+    model_cache_env,
+    sharing_env,
+    startup_probe,
+)
+
+_IMAGES: Final = {
+    Hardware.NVIDIA: "lmsysorg/sglang:v0.5.23",
+    Hardware.AMD: "lmsysorg/sglang:v0.5.23-rocm700-mi30x",
+    Hardware.CPU: "lmsysorg/sglang:v0.5.23-xeon",
+}
+_PORT: Final = 30_000
+_FLAGS: Final = FlagRules(
+    runtime="SGLang 0.5.23",
+    with_value=frozenset(
+        {
+            "--chunked-prefill-size", "--dp-size", "--log-level", "--lora-paths", "--max-loras-per-batch",
+            "--max-queued-requests", "--max-total-tokens", "--mem-fraction-static", "--reasoning-parser",
+            "--tool-call-parser", "--watchdog-timeout",
+        }
+    ),
+    switches=frozenset({"--enable-lora", "--skip-server-warmup"}),
+    owned={
+        "--model-path": "model", "--served-model-name": "name", "--host": "nothing", "--port": "nothing",
+        "--tp-size": "tensor_parallel_size", "--tensor-parallel-size": "tensor_parallel_size",
+        "--tp": "tensor_parallel_size", "--pp-size": "pipeline_parallel_size",
+        "--pipeline-parallel-size": "pipeline_parallel_size", "--context-length": "max_model_len",
+        "--max-running-requests": "max_num_seqs", "--dtype": "dtype", "--quantization": "quantization",
+        "--kv-cache-dtype": "kv_cache_dtype", "--revision": "revision", "--enable-metrics": "nothing",
+    },
+    dangerous={
+        "--api-key": "a secret does not belong on a command line; put a gateway with authentication before the runtime",
+        "--trust-remote-code": "it runs code from the model's repository; set trust_remote_code if that is meant",
+        "--download-dir": "the service decides where files go",
+    },
+)  # fmt: skip
+
+
+def _launch(request: LaunchRequest) -> Launch:
+    # Without --host it listens on 127.0.0.1 and no probe ever reaches it.
+    args = ["--model-path", request.model, "--served-model-name", request.served_name]
+    args += ["--host", "0.0.0.0", "--port", str(_PORT)]  # noqa: S104 - inside its own pod
+    args += ["--tp-size", str(request.tensor_parallel)]
+    if request.pipeline_parallel > 1:
+        args += ["--pp-size", str(request.pipeline_parallel)]
+    args += ["--context-length", str(request.max_model_len), "--enable-metrics"]
+    optional = {
+        "--max-running-requests": request.max_num_seqs,
+        "--dtype": request.dtype,
+        "--quantization": request.quantization,
+        "--kv-cache-dtype": request.kv_cache_dtype,
+        "--revision": request.revision,
+    }
+    for flag, value in optional.items():
+        args += [flag, str(value)] if value is not None else []
+    args += ["--trust-remote-code"] if request.trust_remote_code else []
+    return Launch(
+        image=image_for(request, "SGLang", _IMAGES),
+        command=("python3", "-m", "sglang.launch_server"),
+        args=(*args, *request.extra_args),
+        port=_PORT,
+        env={**model_cache_env(), **sharing_env(request)},
+        # /health generates a token and takes a second and more; /ready is cheap and says the same.
+        startup=startup_probe("/ready", request.weights_bytes),
+        readiness=Probe("/ready", 10, 3, 5),
+        liveness=Probe("/health", 30, 4, 25),
+        metrics_path="/metrics",
+        pod_security={"seccompProfile": {"type": "RuntimeDefault"}},
+        container_security={"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    )
+
+
+RUNTIME: Final = Runtime("0.5.23", 580, frozenset(_IMAGES), _FLAGS, _launch)

@@ -1,0 +1,82 @@
+"""TensorRT-LLM 1.2.1 (commands/serve.py and serve/openai_server.py of its source)."""
+
+import json
+from typing import Any, Final
+
+from budcluster.deployment.runtimes.flags import FlagRules
+from budcluster.deployment.runtimes.launch import (
+    Hardware,
+    Launch,
+    LaunchRequest,
+    NotSupported,
+    Probe,
+    Runtime,
+    image_for,
+    model_cache_env,
+    sharing_env,
+    startup_probe,
+)
+
+_IMAGES: Final = {Hardware.NVIDIA: "nvcr.io/nvidia/tensorrt-llm/release:1.2.1"}
+_PORT: Final = 8000
+_CONFIG: Final = "serve.json"
+_FLAGS: Final = FlagRules(
+    runtime="TensorRT-LLM 1.2.1",
+    with_value=frozenset(
+        {
+            "--ep_size", "--gpus_per_node", "--kv_cache_free_gpu_memory_fraction", "--log_level", "--max_beam_width",
+            "--max_num_tokens", "--reasoning_parser", "--tool_parser",
+        }
+    ),
+    switches=frozenset({"--enable_chunked_prefill"}),
+    owned={
+        "--host": "nothing", "--port": "nothing", "--backend": "nothing", "--tp_size": "tensor_parallel_size",
+        "--pp_size": "pipeline_parallel_size", "--max_seq_len": "max_model_len", "--max_batch_size": "max_num_seqs",
+        "--revision": "revision", "--config": "nothing", "--extra_llm_api_options": "nothing",
+    },
+    dangerous={
+        "--trust_remote_code": "it runs code from the model's repository; set trust_remote_code if that is meant",
+    },
+)  # fmt: skip
+
+
+def _launch(request: LaunchRequest) -> Launch:
+    if request.quantization is not None:
+        raise NotSupported("TensorRT-LLM takes the quantization from the checkpoint; deploy a quantized model instead")
+    # Its default host is localhost, and no probe ever reaches that.
+    args = [request.model, "--host", "0.0.0.0", "--port", str(_PORT), "--backend", "pytorch"]  # noqa: S104
+    args += ["--tp_size", str(request.tensor_parallel), "--pp_size", str(request.pipeline_parallel)]
+    args += ["--max_seq_len", str(request.max_model_len), "--config", f"/etc/model-runtime/{_CONFIG}"]
+    if request.max_num_seqs is not None:
+        args += ["--max_batch_size", str(request.max_num_seqs)]
+    args += ["--revision", request.revision] if request.revision else []
+    args += ["--trust_remote_code"] if request.trust_remote_code else []
+    return Launch(
+        image=image_for(request, "TensorRT-LLM", _IMAGES),
+        command=("trtllm-serve",),
+        args=(*args, *request.extra_args),
+        port=_PORT,
+        env={**model_cache_env(), **sharing_env(request)},
+        startup=startup_probe("/health", request.weights_bytes),
+        readiness=Probe("/health", 10, 3, 5),
+        liveness=Probe("/health", 20, 6, 10),
+        # /metrics is a JSON array that empties itself when read; Prometheus is answered elsewhere, and only on request.
+        metrics_path="/prometheus/metrics",
+        config_files={_CONFIG: json.dumps(_config(request), indent=2)},
+        pod_security={"seccompProfile": {"type": "RuntimeDefault"}},
+        # The image runs as root and keeps its files in root's home.
+        container_security={"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    )
+
+
+def _config(request: LaunchRequest) -> dict[str, Any]:
+    """The options file: JSON is YAML."""
+    config: dict[str, Any] = {"return_perf_metrics": True, "enable_iter_perf_stats": True}
+    if request.kv_cache_dtype is not None:
+        config["kv_cache_config"] = {"dtype": request.kv_cache_dtype}
+    if request.dtype != "auto":
+        config["dtype"] = request.dtype
+    return config
+
+
+RUNTIME: Final = Runtime("1.2.1", 580, frozenset(_IMAGES), _FLAGS, _launch)

@@ -1,0 +1,105 @@
+"""vLLM 0.33.0 (flags, endpoints and environment as in its wheel: engine/arg_utils.py, entrypoints, envs)."""
+
+from typing import Final
+
+from budcluster.deployment.runtimes.flags import FlagRules
+from budcluster.deployment.runtimes.launch import (
+    CACHE_PATH,
+    Hardware,
+    Launch,
+    LaunchRequest,
+    Probe,
+    Runtime,
+    image_for,
+    model_cache_env,
+    sharing_env,
+    startup_budget_s,
+    startup_probe,
+)
+
+_IMAGES: Final = {
+    Hardware.NVIDIA: "vllm/vllm-openai:v0.33.0",
+    Hardware.AMD: "vllm/vllm-openai-rocm:v0.33.0",
+    Hardware.CPU: "vllm/vllm-openai-cpu:v0.33.0-x86_64",
+}
+_PORT: Final = 8000
+_FLAGS: Final = FlagRules(
+    runtime="vLLM 0.33.0",
+    with_value=frozenset(
+        {
+            "--block-size", "--cpu-offload-gb", "--data-parallel-size", "--distributed-executor-backend",
+            "--gpu-memory-utilization", "--kv-cache-memory-bytes", "--max-loras", "--max-lora-rank",
+            "--max-num-batched-tokens", "--reasoning-parser", "--seed", "--tool-call-parser", "--generation-config",
+        }
+    ),
+    switches=frozenset(
+        {
+            "--disable-custom-all-reduce", "--enable-auto-tool-choice", "--enable-chunked-prefill", "--enable-lora",
+            "--enable-prefix-caching", "--enforce-eager", "--no-enable-prefix-caching",
+        }
+    ),
+    owned={
+        "--model": "model", "--served-model-name": "name", "--host": "nothing", "--port": "nothing",
+        "--tensor-parallel-size": "tensor_parallel_size", "--pipeline-parallel-size": "pipeline_parallel_size",
+        "--max-model-len": "max_model_len", "--max-num-seqs": "max_num_seqs", "--dtype": "dtype",
+        "--quantization": "quantization", "--kv-cache-dtype": "kv_cache_dtype", "--revision": "revision",
+    },
+    dangerous={
+        "--api-key": "a secret does not belong on a command line; put a gateway with authentication before the runtime",
+        "--trust-remote-code": "it runs code from the model's repository; set trust_remote_code if that is meant",
+        "--download-dir": "the service decides where files go",
+        "--allowed-local-media-path": "it opens the container's files to callers",
+        "--middleware": "it runs code", "--tool-parser-plugin": "it runs code",
+    },
+)  # fmt: skip
+
+
+def _launch(request: LaunchRequest) -> Launch:
+    args = [request.model, "--served-model-name", request.served_name, "--port", str(_PORT)]
+    args += ["--tensor-parallel-size", str(request.tensor_parallel)]
+    if request.pipeline_parallel > 1:
+        args += ["--pipeline-parallel-size", str(request.pipeline_parallel)]
+    args += ["--max-model-len", str(request.max_model_len)]
+    optional = {
+        "--max-num-seqs": request.max_num_seqs,
+        "--dtype": "bfloat16" if request.hardware is Hardware.CPU and request.dtype == "auto" else request.dtype,
+        "--quantization": request.quantization,
+        "--kv-cache-dtype": request.kv_cache_dtype,
+        "--revision": request.revision,
+    }
+    for flag, value in optional.items():
+        args += [flag, str(value)] if value is not None else []
+    args += ["--disable-access-log-for-endpoints", "/health,/metrics,/ping", "--shutdown-timeout", "60"]
+    args += ["--trust-remote-code"] if request.trust_remote_code else []
+    on_cpu = request.hardware is Hardware.CPU
+    return Launch(
+        image=image_for(request, "vLLM", _IMAGES),
+        command=(),
+        args=(*args, *request.extra_args),
+        port=_PORT,
+        env={
+            **model_cache_env(),
+            **sharing_env(request),
+            "VLLM_CACHE_ROOT": f"{CACHE_PATH}/vllm",
+            "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_ENGINE_READY_TIMEOUT_S": str(startup_budget_s(request.weights_bytes)),
+        },
+        # Refuses connections until the model is loaded, so one endpoint serves all three probes.
+        startup=startup_probe("/health", request.weights_bytes),
+        readiness=Probe("/health", 10, 3, 5),
+        liveness=Probe("/health", 20, 6, 10),
+        metrics_path="/metrics",
+        pod_security={"runAsUser": 2000, "runAsGroup": 0, "fsGroup": 0, "seccompProfile": {"type": _seccomp(on_cpu)}},
+        container_security={
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"], **({"add": ["SYS_NICE"]} if on_cpu else {})},
+        },
+    )
+
+
+def _seccomp(on_cpu: bool) -> str:
+    # Binding memory to NUMA nodes needs system calls that the default profile blocks.
+    return "Unconfined" if on_cpu else "RuntimeDefault"
+
+
+RUNTIME: Final = Runtime("0.33.0", 580, frozenset(_IMAGES), _FLAGS, _launch)
