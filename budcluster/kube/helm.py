@@ -1,0 +1,393 @@
+"""Helm releases of one cluster: the house's one door to Helm.
+
+pyhelm3 0.5.8 builds the command lines and reads the answers; its own way of running them goes through a shell and logs
+what it runs, so `_Argv` runs them through `kit.process` instead. Values go in as one JSON document on standard input
+and the kubeconfig as a file in memory: neither is on a command line or on a disk.
+"""
+
+import json
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from pyhelm3.command import Command as Pyhelm
+
+from budcluster.kit.command import Command, LineSink, ToolFailed, ToolTimedOut
+from budcluster.kit.process import ProcessSlots, run
+from budcluster.kube.kubeconfig import Kubeconfig
+
+log = structlog.get_logger(__name__)
+
+_QUICK_S: Final = 60.0
+_GRACE_S: Final = 30.0
+_SLACK_S: Final = 30.0
+_HISTORY: Final = 10
+OWNER_DESCRIPTION: Final = "managed by budcluster"
+"""Stands in the description of every revision that this service makes: releases without it belong to others."""
+
+
+class ReleaseStatus(StrEnum):
+    """Helm's words (Helm 4, pkg/release)."""
+
+    UNKNOWN = "unknown"
+    DEPLOYED = "deployed"
+    UNINSTALLED = "uninstalled"
+    SUPERSEDED = "superseded"
+    FAILED = "failed"
+    UNINSTALLING = "uninstalling"
+    PENDING_INSTALL = "pending-install"
+    PENDING_UPGRADE = "pending-upgrade"
+    PENDING_ROLLBACK = "pending-rollback"
+
+    @property
+    def is_pending(self) -> bool:
+        """Left so by a Helm that is at work, or that was killed."""
+        return self in _PENDING
+
+
+_PENDING: Final = {
+    ReleaseStatus.UNINSTALLING,
+    ReleaseStatus.PENDING_INSTALL,
+    ReleaseStatus.PENDING_UPGRADE,
+    ReleaseStatus.PENDING_ROLLBACK,
+}
+
+
+class HelmError(Exception):
+    """Helm did not do it. `sentence` says why without values, arguments or environment."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+
+
+class ReleaseNotFound(HelmError):
+    """There is no release of this name in the namespace."""
+
+
+class ChartUnavailable(HelmError):
+    """The chart, or this version of it, cannot be had: a wrong name, or no way to its repository."""
+
+
+class RenderFailed(HelmError):
+    """The chart does not render with these values, or its schema refuses them. Trying again is useless."""
+
+
+class OwnedByAnother(HelmError):
+    """An object that the chart would make exists and belongs to somebody else. It was not touched."""
+
+
+class ReleaseBusy(HelmError):
+    """Another Helm works on this release, or was killed while it did."""
+
+
+class ObjectRefused(HelmError):
+    """The API server does not accept an object: invalid, forbidden, or of a kind it does not know."""
+
+
+class ClusterUnreachable(HelmError):
+    """Helm could not reach the API server."""
+
+
+class NotReadyInTime(HelmError):
+    """The objects were made but did not become ready within the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChartRef:
+    """Which chart: a folder, or a name in a repository, or an `oci://` address; and its exact version."""
+
+    name: str
+    version: str | None = None
+    repository: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What should be there."""
+
+    name: str
+    namespace: str
+    chart: ChartRef
+    values: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What is there."""
+
+    name: str
+    namespace: str
+    number: int
+    status: ReleaseStatus
+    chart: str
+    """Name and version, joined by a hyphen as Helm writes them."""
+    description: str
+    updated: str = ""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this service made it."""
+        return self.description.startswith(OWNER_DESCRIPTION)
+
+
+class HelmGateway:
+    """Helm on one cluster. Every call may be cancelled: Helm is stopped politely, and waited for."""
+
+    def __init__(
+        self,
+        kubeconfig: Kubeconfig,
+        *,
+        home: Path,
+        slots: ProcessSlots,
+        on_line: LineSink | None = None,
+        executable: str = "helm",
+        path: str | None = None,
+    ) -> None:
+        """`home` is a private folder for Helm's caches; `path` is where programs are looked for."""
+        self._kubeconfig = kubeconfig
+        self._home = home
+        self._slots = slots
+        self._on_line = on_line
+        self._executable = executable
+        self._path = path
+
+    async def ensure(self, release: Release, *, timeout_s: float, wait: bool = True) -> Revision:
+        """Bring the release to this chart and these values. Safe to repeat: nothing is done where nothing differs.
+
+        A release that a killed Helm left pending is repaired first: a half install is removed, a half upgrade rolled
+        back. Raises OwnedByAnother for a release that somebody else made, and every other HelmError.
+        """
+        present = await self.recover(release.name, release.namespace, timeout_s=timeout_s)
+        if present is not None and not present.is_ours:
+            raise OwnedByAnother(f"the release {release.name} in {release.namespace} was made by somebody else.")
+        if present is not None and await self._is_as_wanted(release, present):
+            return present
+        async with self._command(timeout_s) as helm:
+            await helm.install_or_upgrade(
+                release.name,
+                release.chart.name,
+                dict(release.values),
+                namespace=release.namespace,
+                description=OWNER_DESCRIPTION,
+                repo=release.chart.repository,
+                version=release.chart.version,
+                timeout=f"{int(timeout_s)}s",
+                wait=wait,
+            )
+        revision = await self.get(release.name, release.namespace)
+        log.info("release.applied", release=release.name, namespace=release.namespace, revision=revision.number)
+        return revision
+
+    async def recover(self, name: str, namespace: str, *, timeout_s: float) -> Revision | None:
+        """The present revision, after repairing one that was left pending. The caller makes sure no Helm is at work."""
+        present = await self.find(name, namespace)
+        if present is None or not present.status.is_pending or not present.is_ours:
+            return present
+        log.warning("release.left_pending", release=name, namespace=namespace, status=present.status.value)
+        if present.status in {ReleaseStatus.PENDING_INSTALL, ReleaseStatus.UNINSTALLING}:
+            await self.remove(name, namespace, timeout_s=timeout_s)
+            return None
+        await self.roll_back(name, namespace, to=None, timeout_s=timeout_s, wait=False)
+        return await self.find(name, namespace)
+
+    async def find(self, name: str, namespace: str) -> Revision | None:
+        """The newest revision, whatever its status; None when there is no such release."""
+        try:
+            return await self.get(name, namespace)
+        except ReleaseNotFound:
+            return None
+
+    async def get(self, name: str, namespace: str) -> Revision:
+        """The newest revision. Raises ReleaseNotFound."""
+        history = await self.history(name, namespace)
+        return history[-1]
+
+    async def history(self, name: str, namespace: str) -> list[Revision]:
+        """All kept revisions, oldest first. Raises ReleaseNotFound."""
+        async with self._command(_QUICK_S) as helm:
+            rows = list(await helm.history(name, namespace=namespace))
+        return [
+            Revision(
+                name=name,
+                namespace=namespace,
+                number=int(row["revision"]),
+                status=ReleaseStatus(row["status"]),
+                chart=str(row["chart"]),
+                description=str(row.get("description", "")),
+                updated=str(row.get("updated", "")),
+            )
+            for row in rows
+        ]
+
+    async def list_releases(self) -> Sequence[Mapping[str, Any]]:
+        """Every release of the cluster as Helm lists them: name, namespace, chart, status."""
+        async with self._command(_QUICK_S) as helm:
+            return list(await helm.list(all_namespaces=True, include_failed=True, include_pending=True))
+
+    async def values(self, name: str, namespace: str, *, revision: int | None = None) -> dict[str, Any]:
+        """The values that a revision was made with. May hold what its author thought secret: never log them."""
+        async with self._command(_QUICK_S) as helm:
+            found: dict[str, Any] = await helm.get_values(name, namespace=namespace, revision=revision)
+        return found
+
+    async def render(self, release: Release) -> list[dict[str, Any]]:
+        """The objects that the release would make. Talks to no cluster. Raises RenderFailed, ChartUnavailable."""
+        async with self._command(_QUICK_S) as helm:
+            objects = await helm.template(
+                release.name,
+                release.chart.name,
+                dict(release.values),
+                namespace=release.namespace,
+                repo=release.chart.repository,
+                version=release.chart.version,
+            )
+            return [found for found in objects if found]
+
+    async def roll_back(
+        self, name: str, namespace: str, *, to: int | None, timeout_s: float, wait: bool = True
+    ) -> None:
+        """Go back to revision `to`, or to the last good one. Raises ReleaseNotFound."""
+        async with self._command(timeout_s) as helm:
+            await helm.rollback(name, to, namespace=namespace, timeout=f"{int(timeout_s)}s", wait=wait)
+
+    async def remove(self, name: str, namespace: str, *, timeout_s: float, run_hooks: bool = True) -> None:
+        """Uninstall and wait until its objects are gone. A release that is not there is success."""
+        try:
+            async with self._command(timeout_s) as helm:
+                await helm.uninstall(
+                    name, namespace=namespace, timeout=f"{int(timeout_s)}s", wait=True, no_hooks=not run_hooks
+                )
+        except ReleaseNotFound:
+            return
+        log.info("release.removed", release=name, namespace=namespace)
+
+    async def _is_as_wanted(self, release: Release, present: Revision) -> bool:
+        if present.status is not ReleaseStatus.DEPLOYED:
+            return False
+        name = await self._chart_label(release.chart)
+        if name != present.chart:
+            return False
+        return await self.values(release.name, release.namespace) == dict(release.values)
+
+    async def _chart_label(self, chart: ChartRef) -> str:
+        async with self._command(_QUICK_S) as helm:
+            about = await helm.show_chart(chart.name, repo=chart.repository, version=chart.version)
+        return f"{about['name']}-{about['version']}"
+
+    @asynccontextmanager
+    async def _command(self, timeout_s: float) -> AsyncIterator[Pyhelm]:
+        """A pyhelm3 command whose kubeconfig lives as long as this block. Raises HelmError."""
+        with self._kubeconfig.as_file() as path:
+            try:
+                async with self._slots:
+                    yield _Argv(
+                        executable=self._executable,
+                        kubeconfig=path,
+                        environment=self._environment(),
+                        timeout_s=timeout_s + _SLACK_S,
+                        on_line=self._on_line,
+                    )
+            except ToolTimedOut as error:
+                raise NotReadyInTime(f"Helm did not end within {error.timeout_s:.0f} s and was stopped.") from error
+            except ToolFailed as error:
+                raise classify(error.tail) from error
+
+    def _environment(self) -> dict[str, str]:
+        home = str(self._home)
+        found = {"HOME": home, "HELM_CACHE_HOME": home, "HELM_CONFIG_HOME": home, "HELM_DATA_HOME": home}
+        return {**found, **({"PATH": self._path} if self._path else {})}
+
+
+class _Argv(Pyhelm):
+    """pyhelm3's command lines, run as argument lists."""
+
+    def __init__(
+        self,
+        *,
+        executable: str,
+        kubeconfig: Path,
+        environment: dict[str, str],
+        timeout_s: float,
+        on_line: LineSink | None,
+    ) -> None:
+        super().__init__(executable=executable, history_max_revisions=_HISTORY)
+        self._path = kubeconfig
+        self._environment = environment
+        self._timeout_s = timeout_s
+        self._on_line = on_line
+
+    async def run(self, command: Sequence[object], input: bytes | None = None) -> bytes:  # noqa: A002 - pyhelm3's name
+        argv = (self._executable, *(str(part) for part in command), "--kubeconfig", str(self._path))
+        done = await run(
+            Command(
+                argv=argv, stdin=input, env=self._environment, timeout_s=self._timeout_s, grace_s=_GRACE_S,
+                secrets=tuple(secrets_in(input)),
+            ),
+            on_line=self._on_line,
+        )  # fmt: skip
+        return done.stdout
+
+
+def secrets_in(values: bytes | None) -> list[str]:
+    """Values under names such as `token` or `password`, to be masked in what Helm prints."""
+    found: list[str] = []
+
+    def walk(value: object, *, secret: bool) -> None:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                walk(inner, secret=secret or bool(_SECRET_NAME.search(str(key))))
+        elif isinstance(value, list):
+            for inner in value:
+                walk(inner, secret=secret)
+        elif isinstance(value, str) and secret and len(value) >= 8:
+            found.append(value)
+
+    walk(json.loads(values) if values else None, secret=False)
+    return found
+
+
+_SECRET_NAME: Final = re.compile(r"password|token$|secret(?!env|name|s$)|apikey|api_key", re.IGNORECASE)
+
+_PATTERNS: Final[tuple[tuple[str, type[HelmError], str], ...]] = (
+    ("release: not found", ReleaseNotFound, "there is no such release."),
+    ("another operation", ReleaseBusy, "another Helm operation is in progress on this release, or was cut off."),
+    ("cluster unreachable", ClusterUnreachable, "Helm cannot reach the cluster."),
+    ("connection refused", ClusterUnreachable, "Helm cannot reach the cluster."),
+    ("i/o timeout", ClusterUnreachable, "Helm cannot reach the cluster."),
+    ("no such host", ClusterUnreachable, "Helm cannot resolve the name of the cluster or of the chart's repository."),
+    ("etcdserver", ClusterUnreachable, "the cluster's store did not answer."),
+    ("unauthorized", ObjectRefused, "the cluster does not accept the stored credential any more."),
+    ("invalid ownership metadata", OwnedByAnother, "an object of the chart exists and belongs to somebody else."),
+    ("that already exists", OwnedByAnother, "an object of the chart exists and belongs to somebody else."),
+    ("conflict occurred while applying", OwnedByAnother, "somebody else manages a field that the chart sets."),
+    ("no matches for kind", ObjectRefused, "the cluster does not know a kind of object that the chart makes."),
+    ("don't meet the specifications of the schema", RenderFailed, "the chart's schema refuses the values."),
+    ("execution error", RenderFailed, "the chart does not render with these values."),
+    ("error converting yaml", RenderFailed, "the chart does not render with these values."),
+    ("incompatible with kubernetes", RenderFailed, "the chart does not support this Kubernetes version."),
+    ("failed to fetch", ChartUnavailable, "the chart could not be fetched."),
+    ("chart not found", ChartUnavailable, "there is no such chart."),
+    ("not found in", ChartUnavailable, "there is no such chart or version in its repository."),
+    ("path not found", ChartUnavailable, "there is no such chart."),
+    ("context deadline exceeded", NotReadyInTime, "the release was not ready in time."),
+    ("timed out waiting", NotReadyInTime, "the release was not ready in time."),
+    ("is forbidden", ObjectRefused, "the cluster forbids an object of the chart."),
+    ("is invalid", ObjectRefused, "the cluster refuses an object of the chart as invalid."),
+)  # fmt: skip
+
+
+def classify(tail: Sequence[str]) -> HelmError:
+    """Helm's last lines as one of our errors. The first pattern that occurs wins: specific ones stand first."""
+    text = "\n".join(tail)
+    lowered = text.lower()
+    said = next((line for line in reversed(tail) if line.lower().startswith("error")), tail[-1] if tail else "")
+    for pattern, kind, sentence in _PATTERNS:
+        if pattern in lowered:
+            return kind(f"{sentence} Helm says: {said[:500]}" if said else sentence)
+    return HelmError(f"Helm failed: {said[:500]}" if said else "Helm failed without saying why.")

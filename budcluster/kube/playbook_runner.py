@@ -1,0 +1,74 @@
+"""The process that runs one playbook with ansible-runner: a request on standard input, events on standard output.
+
+It stands alone so that Ansible sees a scrubbed environment, blocks nobody, and can be stopped with a signal.
+"""
+
+import json
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+import ansible_runner
+
+_MAX_MESSAGE: Final = 2000
+_UNUSABLE: Final = 4  # ansible-playbook's exit code for a playbook that it cannot read (ansible-core 2.19)
+
+
+def main() -> int:
+    """Run the playbook that standard input names; 0 when it went through."""
+    request = json.load(sys.stdin)
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    home = Path(request["home"])
+    runner = ansible_runner.run(
+        private_data_dir=str(home),
+        playbook=request["playbook"],
+        inventory="localhost ansible_connection=local ansible_python_interpreter=" + sys.executable,
+        cmdline=f"--extra-vars @{request['variables']}",
+        event_handler=_tell,
+        cancel_callback=stopping.is_set,
+        quiet=True,
+        settings={"suppress_ansible_output": True, "pexpect_timeout": 1},
+    )
+    if runner.rc == 127:
+        _say(ended="ansible-missing")
+    elif runner.rc == _UNUSABLE:
+        _say(ended="unusable")
+    return 0 if runner.rc == 0 else 1
+
+
+def _tell(event: dict[str, Any]) -> bool:
+    data = event.get("event_data") or {}
+    result = data.get("res") or {}
+    match event.get("event"):
+        case "playbook_on_task_start":
+            _say(task=str(data.get("name") or data.get("task") or "task"))
+        case "runner_on_ok" if result.get("changed"):
+            _say(changed=True)
+        case "runner_on_failed" if not data.get("ignore_errors"):
+            _say(failed=str(data.get("task") or "task"), message=_message(result))
+        case "runner_on_unreachable":
+            _say(failed=str(data.get("task") or "task"), message=_message(result))
+    for line in (event.get("stdout") or "").splitlines():
+        _say(text=line)
+    return False  # nothing is kept on disk
+
+
+def _message(result: dict[str, Any]) -> str:
+    if "censored" in result:
+        return "the task failed, and its output is not shown because it may hold secrets."
+    parts = (result.get("msg"), result.get("stderr"))
+    return " ".join(str(part).strip() for part in parts if part)[:_MAX_MESSAGE] or "it failed without saying why."
+
+
+def _say(**event: Any) -> None:
+    # Encoded, so that masking on the way cannot cut the form; the reader masks the text inside.
+    sys.stdout.write(json.dumps(event).encode().hex() + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
