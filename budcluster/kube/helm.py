@@ -304,7 +304,7 @@ class HelmGateway:
         return {**found, **({"PATH": self._path} if self._path else {})}
 
 
-class _Argv(Pyhelm):
+class _Argv(Pyhelm):  # type: ignore[misc] # pyhelm3 ships no types
     """pyhelm3's command lines, run as argument lists."""
 
     def __init__(
