@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from budcluster.kube.quantities import InvalidQuantity, parse_quantity
+from budcluster.kube.quantities import InvalidQuantity
+from budcluster.kube.quantities import parse as parse_quantity
 
 FEATURE: Final = "feature.node.kubernetes.io/"
 """Prefix of the labels of Node Feature Discovery 0.19."""

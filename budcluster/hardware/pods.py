@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budcluster.hardware.hami_annotations import Allocation, read_allocations
-from budcluster.kube.quantities import InvalidQuantity, parse_quantity
+from budcluster.kube.quantities import InvalidQuantity
+from budcluster.kube.quantities import parse as parse_quantity
 
 _OVER: Final = {"Succeeded", "Failed"}
 

@@ -51,7 +51,8 @@ _PATTERNS: Final[tuple[_Pattern, ...]] = (
     _p(r"\[HAMI-core ERROR.*device \d+ OOM", "gpu-share-too-small", "The share of the GPU is too small.",
        "Ask for a larger share of GPU memory."),
     _p(r"OutOfMemoryError: (?:CUDA|HIP) out of memory|CUDA out of memory\. Tried|HIP out of memory"
-       r"|prefill out of memory|capture cuda graph failed", "gpu-memory", "The GPU ran out of memory.", _GPU_MEMORY_FIX),
+       r"|prefill out of memory|capture cuda graph failed", "gpu-memory",
+       "The GPU ran out of memory.", _GPU_MEMORY_FIX),
     _p(r"number of attention heads \((\d+)\) must be divisible by tensor parallel size|tp_size must be divisible",
        "parallelism", "The model cannot be split over this many GPUs.",
        "Choose a tensor_parallel_size that divides the model's attention heads."),
@@ -65,7 +66,7 @@ _PATTERNS: Final[tuple[_Pattern, ...]] = (
        "The GPU or the number format does not support this quantization.", "Use another quantization or newer GPUs."),
     _p(r"model architectures \[.*\] (?:are not supported|failed to be inspected)"
        r"|does not recognize this architecture", "architecture-unsupported",
-       "This version of the runtime does not support the model's architecture.", "Use a newer image or another runtime."),
+       "This version of the runtime does not know the model's architecture.", "Use a newer image or another runtime."),
     _p(r"consider setting `?trust_remote_code=True|requires you to execute the configuration file", "remote-code",
        "The model brings code of its own, which was not allowed.", "Set trust_remote_code if you trust its authors."),
     _p(r"cannot access gated repo|trying to access a gated repo|GatedRepoError|access to model .* is restricted",
@@ -80,7 +81,7 @@ _PATTERNS: Final[tuple[_Pattern, ...]] = (
     _p(r"couldn't connect to 'https?://|LocalEntryNotFoundError|OfflineModeIsEnabled|max retries exceeded with url",
        "hub-unreachable", "The pod cannot reach the model hub.", "Check the nodes' egress, or set the hub's mirror."),
     _p(r"driver on your system is too old|driver version is insufficient|error 803", "driver-too-old",
-       "The node's NVIDIA driver is too old for the image.", "Upgrade the driver (580 for CUDA 13), or use an older one."),
+       "The node's NVIDIA driver is too old for the image.", "Upgrade it (CUDA 13 needs 580), or use an older image."),
     _p(r"no kernel image is available for execution", "gpu-generation", "The image was not built for this GPU.",
        "Use an image for this GPU's generation."),
     _p(r"error 802", "fabric-manager", "The NVSwitch fabric is not up.", "Start the Fabric Manager on the node."),
