@@ -283,7 +283,7 @@ class HelmGateway:
     @asynccontextmanager
     async def _command(self, timeout_s: float) -> AsyncIterator[Pyhelm]:
         """A pyhelm3 command whose kubeconfig lives as long as this block. Raises HelmError."""
-        with self._kubeconfig.as_file() as path:
+        with self._kubeconfig.in_memory() as path:
             try:
                 async with self._slots:
                     yield _Argv(
@@ -292,6 +292,7 @@ class HelmGateway:
                         environment=self._environment(),
                         timeout_s=timeout_s + _SLACK_S,
                         on_line=self._on_line,
+                        secrets=self._kubeconfig.secrets,
                     )
             except ToolTimedOut as error:
                 raise NotReadyInTime(f"Helm did not end within {error.timeout_s:.0f} s and was stopped.") from error
@@ -311,23 +312,25 @@ class _Argv(Pyhelm):  # type: ignore[misc] # pyhelm3 ships no types
         self,
         *,
         executable: str,
-        kubeconfig: Path,
+        kubeconfig: str,
         environment: dict[str, str],
         timeout_s: float,
         on_line: LineSink | None,
+        secrets: tuple[str, ...],
     ) -> None:
         super().__init__(executable=executable, history_max_revisions=_HISTORY)
         self._path = kubeconfig
         self._environment = environment
         self._timeout_s = timeout_s
         self._on_line = on_line
+        self._secrets = secrets
 
     async def run(self, command: Sequence[object], input: bytes | None = None) -> bytes:  # noqa: A002 - pyhelm3's name
-        argv = (self._executable, *(str(part) for part in command), "--kubeconfig", str(self._path))
+        argv = (self._executable, *(str(part) for part in command), "--kubeconfig", self._path)
         done = await run(
             Command(
                 argv=argv, stdin=input, env=self._environment, timeout_s=self._timeout_s, grace_s=_GRACE_S,
-                secrets=tuple(secrets_in(input)),
+                secrets=(*self._secrets, *secrets_in(input)),
             ),
             on_line=self._on_line,
         )  # fmt: skip

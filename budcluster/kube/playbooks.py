@@ -107,12 +107,13 @@ class PlaybookGateway:
         try:
             variables_file = home / "variables.yml"
             variables_file.write_text(as_data(variables))
-            with kubeconfig.as_file() as kubeconfig_file:
+            with kubeconfig.in_memory() as kubeconfig_file:
                 request = {"playbook": str(file), "variables": str(variables_file), "home": str(home)}
                 command = Command(
                     argv=(sys.executable, "-m", "budcluster.kube.playbook_runner"),
                     stdin=json.dumps(request).encode(),
                     env=self._environment(home, kubeconfig_file),
+                    secrets=kubeconfig.secrets,
                     timeout_s=timeout_s,
                     grace_s=_GRACE_S,
                     capture_bytes=0,
@@ -130,7 +131,7 @@ class PlaybookGateway:
         log.info("playbook.finished", playbook=playbook, tasks=events.tasks, changed=events.changed)
         return PlaybookRun(changed=events.changed, tasks=events.tasks)
 
-    def _environment(self, home: Path, kubeconfig_file: Path) -> dict[str, str]:
+    def _environment(self, home: Path, kubeconfig_file: str) -> dict[str, str]:
         bin_folder = str(Path(sys.executable).parent)
         return {
             "PATH": f"{bin_folder}:{self._path or '/usr/local/bin:/usr/bin:/bin'}",
@@ -142,7 +143,7 @@ class PlaybookGateway:
             "ANSIBLE_INVENTORY_UNPARSED_WARNING": "0",
             "ANSIBLE_LOCALHOST_WARNING": "0",
             "PYTHONPATH": ":".join(path for path in sys.path if path),
-            "K8S_AUTH_KUBECONFIG": str(kubeconfig_file),
+            "K8S_AUTH_KUBECONFIG": kubeconfig_file,
             **({"ANSIBLE_COLLECTIONS_PATH": str(self._collections)} if self._collections else {}),
         }
 

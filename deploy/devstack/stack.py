@@ -5,6 +5,7 @@ import http.client
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -119,11 +120,12 @@ class Stack:
             server.stop()
 
     def _ensure_keys(self) -> None:
-        from budcluster.credentials.keys import make_missing_keys  # noqa: PLC0415 - heavy, and only needed here
-
         folder = ROOT / "crypto-keys"
-        made = make_missing_keys(folder)
-        say("keys", f"{'made' if made else 'found'} in {folder}")
+        argv = [sys.executable, "-m", "budcluster.credentials.keys", "make", "--dir", str(folder)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise CannotStart(done.stderr.strip() or "the encryption keys could not be made.")
+        say("keys", f"in {folder}")
 
     def _tools(self) -> str:
         try:
