@@ -9,16 +9,23 @@ from pathlib import Path
 
 from sandbox.kubernetes.cluster import Options
 from sandbox.kubernetes.server import KubernetesServer
+from sandbox.kubernetes.simulation.profiles import PROFILES, UnknownProfile, parse_nodes
 
+_DEFAULT_NODES = "h100x8:2,l40s:2,cpu-amx:1"
 _DEFAULT_KUBECONFIG = Path("sandbox.kubeconfig")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Start a simulated Kubernetes cluster and serve it until interrupted."""
     given = _parser().parse_args(arguments)
-    options = Options(version=given.version, clock_factor=given.clock_factor, seed=given.seed)
+    factor, seed = given.clock_factor, given.seed
+    options = Options(nodes=given.nodes, version=given.version, clock_factor=factor, seed=seed)
     try:
+        parse_nodes(given.nodes)
         server = KubernetesServer(options, port=given.port)
+    except UnknownProfile as error:
+        sys.stderr.write(f"--nodes: {error}\n")
+        return 2
     except OSError as error:
         sys.stderr.write(f"Port {given.port} cannot be used ({error.strerror}). Choose another with --port, or 0.\n")
         return 1
@@ -31,6 +38,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sandbox",
         description="A simulated Kubernetes cluster that kubectl, Helm, Ansible and client libraries can use.",
+    )
+    parser.add_argument(
+        "--nodes",
+        default=_DEFAULT_NODES,
+        help=f"profile:count,… (default: {_DEFAULT_NODES}); profiles are {', '.join(sorted(PROFILES))}",
     )
     parser.add_argument("--port", type=int, default=0, help="TCP port on 127.0.0.1; 0 takes a free one (default)")
     parser.add_argument(

@@ -19,8 +19,13 @@ Obj = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a cluster is made. `clock_factor` is how many times faster than the wall clock its time runs."""
+    """How a cluster is made.
 
+    `nodes` names node profiles (`simulation.profiles`), `clock_factor` is how many times faster than the wall clock the
+    cluster's time runs, `history` how many writes of a kind a watch may go back.
+    """
+
+    nodes: str = ""
     version: str = "1.36.2"
     clock_factor: float = 1.0
     seed: int = 0

@@ -43,8 +43,8 @@ class Fault:
     """What goes wrong, for which requests, how often.
 
     `verbs` and `resources` (plural, or `plural/subresource`) are empty for all. `rate` is the share of matching
-    requests that suffer, from 0 to 1; `times` how many may suffer in all. `seconds` is the real time of a latency, `retry_after`
-    the seconds a throttled client is told to wait, `user` the name of the only user that suffers.
+    requests that suffer, from 0 to 1; `times` how many may suffer in all. `seconds` is the real time of a latency,
+    `retry_after` the seconds a throttled client is told to wait, `user` the name of the only user that suffers.
     """
 
     kind: FaultKind

@@ -13,12 +13,14 @@ from typing import Any, Self, TypeVar
 import uvicorn
 import yaml
 
+from sandbox.kubernetes import contracts
 from sandbox.kubernetes.app import ApiServer
 from sandbox.kubernetes.certificates import Authority
 from sandbox.kubernetes.cluster import Cluster, Options
-from sandbox.kubernetes.contracts import Simulation
 from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.http import Scope
+from sandbox.kubernetes.simulation.simulation import Simulation
+from sandbox.kubernetes.simulation.world import Settings
 from sandbox.kubernetes.store import Store
 
 Obj = dict[str, Any]
@@ -32,7 +34,7 @@ class KubernetesServer:
 
     Use it as a context manager (`with KubernetesServer() as server:`): it runs in its own thread, with its own event
     loop. Or await `serve()` to give it the running loop. What touches `cluster` from another thread goes through
-    `call`.
+    `call`. `simulate` makes another simulation than the usual one.
     """
 
     def __init__(
@@ -40,8 +42,11 @@ class KubernetesServer:
         options: Options | None = None,
         *,
         port: int = 0,
-        simulate: Callable[[Store], Simulation] | None = None,
+        simulate: Callable[[Store], contracts.Simulation] | None = None,
     ) -> None:
+        options = options or Options()
+        settings = Settings(nodes=options.nodes, seed=options.seed)
+        simulate = simulate or (lambda store: Simulation(store, settings))
         self._authority = Authority()
         self._socket = _listen(port)
         self.port: int = self._socket.getsockname()[1]
