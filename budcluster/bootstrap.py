@@ -23,8 +23,8 @@ from budcluster.kit.database import Database, DatabaseUnavailable
 from budcluster.kit.redaction import Redactor
 from budcluster.migrations import migrate
 from budcluster.operations.feeds import Feeds
-from budcluster.operations.ledger import CHANGED, PENDING
-from budcluster.operations.notices import Notices
+from budcluster.operations.long_work import Feature, LongWork
+from budcluster.operations.periodic import Job
 from budcluster.operations.services import Operations
 
 log = structlog.get_logger(__name__)
@@ -41,24 +41,22 @@ class Service:
     authenticator: Authenticator
     readiness: Readiness
     metrics: Metrics
-    notices: Notices
+    long_work: LongWork
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Start background work, and end it in order. Serving begins at once; `readiness` says when it is complete."""
         tasks = [
             asyncio.create_task(self._start(), name="start"),
-            asyncio.create_task(self.notices.run(), name="notices"),
             asyncio.create_task(_every(60, "token_usage", self.authenticator.write_down_usage), name="token-usage"),
-            asyncio.create_task(_every(3600, "idempotency_sweep", self._forget_answers), name="idempotency-sweep"),
         ]
         try:
             yield
         finally:
-            self.edge.service(Feeds).close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.long_work.stop()
             await _tried("token_usage", self.authenticator.write_down_usage)
             await self.edge.database.close()
 
@@ -77,13 +75,9 @@ class Service:
             else:
                 self.readiness.started.set()
                 log.info("service.started")
+                await self.long_work.start()
                 return
             await asyncio.sleep(_RETRY_S)
-
-    async def _forget_answers(self) -> None:
-        keep = timedelta(hours=self.edge.settings.api.idempotency_hours)
-        async with self.edge.database.writing() as session:
-            await forget_old_answers(session, keep)
 
 
 def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
@@ -93,9 +87,11 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
     edge = Edge(settings, database, own_clock)
     edge.provide(ClusterService, ClusterService())
     edge.provide(DeploymentService, DeploymentService())
-    notices = Notices(settings.asyncpg_dsn, (CHANGED, PENDING))
-    edge.provide(Operations, Operations(clock=own_clock))
-    edge.provide(Feeds, Feeds(database, notices))
+    metrics = Metrics()
+    long_work = LongWork(settings, database, own_clock, metrics.registry)
+    long_work.add(Feature(jobs=[_idempotency_job(settings, database)]))
+    edge.provide(Operations, long_work.operations)
+    edge.provide(Feeds, long_work.feeds)
     authenticator = Authenticator(
         database=database,
         digest=token_digest(settings),
@@ -103,8 +99,9 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
         allow_anonymous=is_loopback(settings.host) or settings.api.allow_anonymous_remote,
         clock=own_clock,
     )
-    readiness = Readiness({"database": _database_check(database)})
-    return Service(edge, authenticator, readiness, Metrics(), notices)
+    checks = {"database": _database_check(database), "workflows": long_work.problem}
+    readiness = Readiness(checks, notes={"periodic_jobs": long_work.late_jobs})
+    return Service(edge, authenticator, readiness, metrics, long_work)
 
 
 def redactor_for(settings: Settings) -> Redactor:
@@ -134,6 +131,15 @@ def _database_check(database: Database) -> Callable[[], Awaitable[str | None]]:
         return None
 
     return check
+
+
+def _idempotency_job(settings: Settings, database: Database) -> Job:
+    async def forget() -> str:
+        async with database.writing() as session:
+            await forget_old_answers(session, timedelta(hours=settings.api.idempotency_hours))
+        return "old answers forgotten"
+
+    return Job("idempotency.forget", timedelta(hours=1), forget)
 
 
 async def _every(seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:

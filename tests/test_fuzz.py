@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
 
 from budcluster.api.openapi import document
 from budcluster.app import create_app
-from tests.fixtures.app import SettingsMaker
+from tests.fixtures.app import SettingsMaker, quiet_service
 
 CHECKS = [
     not_a_server_error,
@@ -38,7 +38,8 @@ CHECKS = [
 def service(make_settings: SettingsMaker, tmp_path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The URL and the document of a service that runs in a thread of its own."""
     listener = socket.create_server(("127.0.0.1", 0))
-    app = create_app(make_settings())
+    settings = make_settings()
+    app = create_app(settings, quiet_service(settings))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

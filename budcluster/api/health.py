@@ -13,6 +13,7 @@ from budcluster.api.authentication import is_public
 from budcluster.api.errors import ServiceStarting
 from budcluster.api.problems import render
 from budcluster.api.schemas import Answer
+from budcluster.kit.errors import DomainError
 
 Check = Callable[[], Awaitable[str | None]]
 """None when all is well, else a sentence: what is wrong and what to do. Must be quick."""
@@ -25,20 +26,31 @@ class Readiness:
     """What must hold before requests are served, as named checks."""
 
     checks: dict[str, Check] = field(default_factory=dict)
+    notes: dict[str, Check] = field(default_factory=dict)
+    """Named checks whose sentences are shown but keep no request from being served."""
     waiting_for: str = "The database is awaited; requests are served once it is up and migrated."
     """Why the service has not started yet."""
     started: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def problems(self) -> dict[str, str]:
         """What is wrong now, by check; empty when requests can be served."""
-        found = await asyncio.gather(*(self._ask(check) for check in self.checks.values()))
-        wrong = {name: sentence for name, sentence in zip(self.checks, found, strict=True) if sentence is not None}
+        wrong = await self._ask_all(self.checks)
         return wrong if self.started.is_set() else {"start": self.waiting_for, **wrong}
+
+    async def remarks(self) -> dict[str, str]:
+        """What somebody should look at although requests can be served, by check. Empty before the start."""
+        return await self._ask_all(self.notes) if self.started.is_set() else {}
+
+    async def _ask_all(self, checks: dict[str, Check]) -> dict[str, str]:
+        found = await asyncio.gather(*(self._ask(check) for check in checks.values()))
+        return {name: sentence for name, sentence in zip(checks, found, strict=True) if sentence is not None}
 
     async def _ask(self, check: Check) -> str | None:
         try:
             async with asyncio.timeout(_CHECK_TIMEOUT_S):
                 return await check()
+        except DomainError as error:
+            return error.detail
         except TimeoutError:
             return f"No answer within {_CHECK_TIMEOUT_S:.0f} s."
 
@@ -97,6 +109,9 @@ class ReadinessReport(Answer):
     problems: dict[str, str] = Field(
         default_factory=dict, description="By check: what is wrong and what to do.", examples=[{}]
     )
+    notes: dict[str, str] = Field(
+        default_factory=dict, description="What somebody should look at although requests are served.", examples=[{}]
+    )
 
 
 def router(readiness: Readiness, metrics: Metrics) -> APIRouter:
@@ -117,7 +132,8 @@ def router(readiness: Readiness, metrics: Metrics) -> APIRouter:
         wrong = await readiness.problems()
         metrics.ready.set(0 if wrong else 1)
         response.status_code = 503 if wrong else 200
-        return ReadinessReport(status="not ready" if wrong else "ready", problems=wrong)
+        status = "not ready" if wrong else "ready"
+        return ReadinessReport(status=status, problems=wrong, notes=await readiness.remarks())
 
     @routes.get(
         "/metrics",

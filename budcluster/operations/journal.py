@@ -18,14 +18,15 @@ way, some times a second, and wait out a lost database.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import structlog
 from pydantic import BaseModel
 
+from budcluster.durable.errors import NonRetryableError
 from budcluster.kit.clock import Clock, SystemClock
 from budcluster.kit.database import Database, DatabaseUnavailable
 from budcluster.kit.redaction import Redactor
@@ -109,7 +110,11 @@ class StepJournal:
 
 
 class Journal:
-    """One attempt's way to tell about itself. Raises StaleAttempt when that attempt is no longer the present one."""
+    """One attempt's way to tell about itself.
+
+    Raises NonRetryableError from OperationCancelled when somebody cancelled, and from StaleAttempt when the attempt is
+    no longer the present one: the activity must end, and not be tried again.
+    """
 
     def __init__(
         self, database: Database, payload: OperationPayload, *, notices: Notices, redactor: Redactor, clock: Clock
@@ -136,34 +141,36 @@ class Journal:
         """Mark a step as running, and at the end as succeeded; the first start is kept when it is repeated.
 
         An error leaves it running with the cause noted, because the activity may be repeated; when nobody repeats it,
-        the operation's end marks it as failed. Raises OperationCancelled when that was asked for before it began.
+        the operation's end marks it as failed. Cancelling is also seen before it begins.
         """
         step = StepJournal(name, clock=self._clock, redactor=self._redactor)
-        await self._patiently(lambda ledger: self._begin(ledger, step))
-        if step.is_done:
-            yield step
-            return
-        try:
-            async with self._writing_by_the_way(step):
+        with _for_good():
+            await self._patiently(lambda ledger: self._begin(ledger, step))
+            if step.is_done:
                 yield step
-        except (StaleAttempt, asyncio.CancelledError):
-            raise
-        except BaseException as error:
-            cause = cause_of(error, step=name, mask=self._redactor.mask)
-            with contextlib.suppress(StaleAttempt, DatabaseUnavailable):
-                await self._patiently(lambda ledger: self._note(ledger, step, cause))
-            raise
-        await self._patiently(lambda ledger: self._succeed(ledger, step))
+                return
+            try:
+                async with self._writing_by_the_way(step):
+                    yield step
+            except (StaleAttempt, OperationCancelled):
+                raise
+            except Exception as error:
+                cause = cause_of(error, step=name, mask=self._redactor.mask)
+                with contextlib.suppress(StaleAttempt, DatabaseUnavailable):
+                    await self._patiently(lambda ledger: self._note(ledger, step, cause))
+                raise
+            await self._patiently(lambda ledger: self._succeed(ledger, step))
 
     @asynccontextmanager
     async def undoing(self, name: str) -> AsyncIterator[StepJournal]:
         """Take a step's work back: lines are kept under that step, and a wish to cancel does not interrupt."""
         step = StepJournal(name, clock=self._clock, redactor=self._redactor)
         step.percent(0, detail="Being undone")
-        async with self._writing_by_the_way(step):
-            yield step
-        if step.has_news:
-            await self._patiently(step.write_to)
+        with _for_good():
+            async with self._writing_by_the_way(step):
+                yield step
+            if step.has_news:
+                await self._patiently(step.write_to)
 
     async def skip(self, name: str, why: str) -> None:
         """Mark a step as not needed."""
@@ -173,7 +180,8 @@ class Journal:
                 detail = self._redactor.mask(why)[:500]
                 await ledger.change_step(name, status=StepStatus.SKIPPED, detail=detail, finished_at=self._clock.now())
 
-        await self._patiently(change)
+        with _for_good():
+            await self._patiently(change)
 
     async def cancellable(self, work: Coroutine[Any, Any, AnyT]) -> AnyT:
         """Await work until it is done or somebody cancels the operation.
@@ -290,6 +298,15 @@ class Journals:
         """
         redactor = redactor or Redactor()
         return Journal(self._database, payload, notices=self._notices, redactor=redactor, clock=self._clock)
+
+
+@contextmanager
+def _for_good() -> Iterator[None]:
+    """Nobody shall try again what was cancelled or replaced."""
+    try:
+        yield
+    except (OperationCancelled, StaleAttempt) as error:
+        raise NonRetryableError(str(error)) from error
 
 
 def _error_of(task: "asyncio.Future[Any]") -> BaseException | None:

@@ -69,10 +69,13 @@ class Follower(Protocol):
 class Operations:
     """All that can be asked of operations. Stateless but for its followers."""
 
-    def __init__(self, *, followers: Mapping[str, Follower] | None = None, clock: Clock | None = None) -> None:
-        """`followers` by kind of operation."""
-        self._followers = dict(followers or {})
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._followers: dict[str, Follower] = {}
         self._clock = clock or SystemClock()
+
+    def follow(self, kind: str, follower: Follower) -> None:
+        """Tell `follower` about the operations of this kind; one follower a kind."""
+        self._followers[kind] = follower
 
     async def request(
         self,

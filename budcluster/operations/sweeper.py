@@ -83,7 +83,11 @@ class Sweeper:
 
     async def _launch(self, operation: Operation, turns: asyncio.Semaphore) -> None:
         async with turns:
-            reference = self._workflows[operation.workflow]
+            reference = self._workflows.get(operation.workflow)
+            if reference is None:
+                # A newer replica asked for it during an update; that one starts it.
+                log.warning("operation.unknown_workflow", workflow=operation.workflow)
+                return
             payload = reference.takes.model_validate(launch_payload(operation))
             await self._engine.start(reference, payload, instance_id=operation.instance_id)
         async with self._database.writing() as session:

@@ -18,11 +18,11 @@ from budcluster.api.tokens import (
     new_token,
     revoke_token,
 )
-from budcluster.bootstrap import Service, make_service, token_digest
+from budcluster.bootstrap import Service, token_digest
 from budcluster.config import Settings
 from budcluster.kit.database import Database
 from tests.api.test_problems import assert_problem
-from tests.fixtures.app import SettingsMaker, client_of, running
+from tests.fixtures.app import SettingsMaker, client_of, quiet_service, running
 
 LAB = {"name": "lab", "provider": "ON_PREMISES"}
 
@@ -44,7 +44,7 @@ def clock() -> MovableClock:
 
 @pytest.fixture
 async def service(settings: Settings, clock: MovableClock) -> Service:
-    return make_service(settings, clock=clock)
+    return quiet_service(settings, clock=clock)
 
 
 async def make_token(
@@ -93,7 +93,7 @@ async def test_revoking_the_last_token_does_not_open_the_door(database: Database
         first = await revoke_token(session, name="ops")
         again = await revoke_token(session, name="ops")
     assert first.revoked_at == again.revoked_at
-    async with running(make_service(settings)) as app, client_of(app) as client:
+    async with running(quiet_service(settings)) as app, client_of(app) as client:
         assert_problem(await client.get("/clusters", headers=bearer), 401, "/problems/invalid-token")
         assert_problem(await client.get("/clusters"), 401, "/problems/missing-credential")
 
@@ -148,7 +148,7 @@ def test_a_mistyped_token_is_told_apart_without_the_database() -> None:
 
 @pytest.fixture
 async def dapr_client(make_settings: SettingsMaker) -> AsyncIterator[httpx.AsyncClient]:
-    service = make_service(make_settings(app_api_token="the-sidecar-token"))
+    service = quiet_service(make_settings(app_api_token="the-sidecar-token"))
     async with running(service) as app, client_of(app) as client:
         yield client
 
@@ -171,7 +171,7 @@ async def test_a_call_without_the_sidecars_token_is_refused(
 
 
 async def test_a_service_that_others_can_reach_serves_nobody_unknown(make_settings: SettingsMaker) -> None:
-    async with running(make_service(make_settings(host="0.0.0.0"))) as app, client_of(app) as client:
+    async with running(quiet_service(make_settings(host="0.0.0.0"))) as app, client_of(app) as client:
         assert_problem(await client.get("/clusters"), 401, "/problems/missing-credential")
 
 

@@ -8,11 +8,10 @@ import asyncpg
 import httpx
 import pytest
 
-from budcluster.bootstrap import make_service
 from budcluster.config import Settings
 from devstack.postgres import EmbeddedPostgres
 from tests.api.test_problems import assert_problem
-from tests.fixtures.app import client_of, running
+from tests.fixtures.app import client_of, quiet_service, running
 
 LAB = {"name": "lab", "provider": "ON_PREMISES"}
 
@@ -34,7 +33,7 @@ async def late_client(server: EmbeddedPostgres) -> AsyncIterator[httpx.AsyncClie
     await admin.close()
     settings = Settings.model_validate({"database_url": server.url("budcluster_db")})
     server.stop()
-    async with running(make_service(settings), wait=False) as app, client_of(app) as client:
+    async with running(quiet_service(settings), wait=False) as app, client_of(app) as client:
         yield client
 
 

@@ -8,11 +8,10 @@ import pytest
 from pydantic import BaseModel
 from sqlalchemy import select
 
+from budcluster.durable.errors import NonRetryableError
 from budcluster.kit.database import Database
-from budcluster.kit.errors import UpstreamFailed
 from budcluster.kit.redaction import Redactor
 from budcluster.operations import ledger as ledgers
-from budcluster.operations.errors import OperationCancelled, StaleAttempt
 from budcluster.operations.journal import Journal, StepJournal
 from budcluster.operations.models import EventType, Operation, OperationEvent, OperationLogLine, StepStatus
 from tests.operations.desk import Desk, eventually, payload_of
@@ -22,7 +21,7 @@ class Applied(BaseModel):
     nodes: int
 
 
-class QuotaExceeded(UpstreamFailed):
+class QuotaExceeded(Exception):
     next_step = "Ask the cloud for more GPUs."
 
 
@@ -174,7 +173,7 @@ async def test_cancel_stops_the_act_and_waits_for_its_end(desk: Desk) -> None:
     running = asyncio.create_task(journal.run("apply_terraform", act, gives=Applied))
     await at_work.wait()
     await desk.cancel(operation.id)
-    with pytest.raises(OperationCancelled):
+    with pytest.raises(NonRetryableError, match="cancelled"):
         await running
     assert cleaned_up.is_set()
 
@@ -200,7 +199,7 @@ async def test_an_act_that_finishes_in_spite_of_cancel_counts(desk: Desk) -> Non
 async def test_no_step_begins_once_cancel_was_asked_for(desk: Desk) -> None:
     operation, journal = await _journal(desk)
     await desk.cancel(operation.id)
-    with pytest.raises(OperationCancelled):
+    with pytest.raises(NonRetryableError, match="cancelled"):
         async with journal.step("apply_terraform"):
             raise AssertionError
     assert (await desk.look(operation.id))[1]["apply_terraform"].status is StepStatus.PENDING
@@ -209,9 +208,9 @@ async def test_no_step_begins_once_cancel_was_asked_for(desk: Desk) -> None:
 async def test_an_attempt_that_was_replaced_changes_nothing(desk: Desk) -> None:
     operation, journal = await _journal(desk)
     await desk.finish(operation.id)
-    with pytest.raises(StaleAttempt):
+    with pytest.raises(NonRetryableError, match="ended"):
         await journal.skip("store_kubeconfig", "not needed")
-    with pytest.raises(StaleAttempt):
+    with pytest.raises(NonRetryableError, match="ended"):
         async with journal.step("apply_terraform"):
             raise AssertionError
 

@@ -10,7 +10,6 @@ from budcluster.kit.errors import Conflict
 from budcluster.operations.causes import Cause
 from budcluster.operations.errors import OperationBusy, OperationNotCancelable, OperationNotRetryable
 from budcluster.operations.models import Claim, Operation, OperationEvent, OperationStatus, StepStatus
-from budcluster.operations.services import Operations
 from tests.operations.desk import STEPS, DemoWorkflow, Desk, cluster
 
 
@@ -163,7 +162,7 @@ class ClusterRow:
 
 async def test_the_follower_hears_of_the_end_and_of_a_retry(desk: Desk) -> None:
     row = ClusterRow()
-    desk.operations = Operations(followers={"provision_cluster": row})
+    desk.operations.follow("provision_cluster", row)
     operation = await desk.request()
     await desk.finish(operation.id, OperationStatus.FAILED, error=FAILURE)
     assert row.status == "ERROR"
@@ -173,7 +172,7 @@ async def test_the_follower_hears_of_the_end_and_of_a_retry(desk: Desk) -> None:
 
 async def test_a_follower_can_refuse_a_retry_and_then_nothing_has_changed(desk: Desk) -> None:
     row = ClusterRow()
-    desk.operations = Operations(followers={"provision_cluster": row})
+    desk.operations.follow("provision_cluster", row)
     operation = await desk.request()
     await desk.finish(operation.id, OperationStatus.FAILED, error=FAILURE)
     row.is_gone = True
