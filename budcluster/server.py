@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import signal
 import socket
 import sys
 
@@ -30,6 +31,8 @@ class CannotServe(Exception):
 
 def serve(settings: Settings) -> int:
     """Serve until SIGINT or SIGTERM. Returns the exit code; says on standard error why it is not 0."""
+    # uvicorn raises the signal anew once it has shut down in order; so both end here, with the log written out.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     pipeline = configure(settings.log, redactor_for(settings))
     try:
         asyncio.run(_check_listening(settings))
@@ -39,7 +42,6 @@ def serve(settings: Settings) -> int:
         sys.stderr.write(f"budcluster: {error}\n")
         return 2
     except KeyboardInterrupt:
-        # uvicorn raises the signal anew once it has shut down in order.
         return 0
     finally:
         pipeline.close()

@@ -4,6 +4,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import defer
 
 from budcluster.api.paging import Listing, PageQuery, Rows
 from budcluster.cluster.errors import ClusterNameTaken, ClusterNotFound
@@ -23,10 +24,16 @@ _LISTING = Listing(
     labels=Cluster.labels,
 )
 
+_UNLISTED = tuple(
+    defer(column, raiseload=True)
+    for column in (Cluster.hardware_profile, Cluster.adoption_report, Cluster.kubeconfig_encrypted, Cluster.settings)
+)
+"""Large or secret columns that no list shows: 500 hardware profiles would be megabytes."""
+
 
 async def list_clusters(session: ReadSession, query: PageQuery) -> Rows[Cluster]:
-    """One page of clusters. Raises InvalidCursor."""
-    return await _LISTING.page(session, query)
+    """One page of clusters, without what only one cluster's own routes show. Raises InvalidCursor."""
+    return await _LISTING.page(session, query, select(Cluster).options(*_UNLISTED))
 
 
 async def get_cluster(session: ReadSession, cluster_id: UUID) -> Cluster:
