@@ -1,6 +1,6 @@
 """The API at 2,000 clusters: what a list takes and costs, how soon a start answers, what idling holds.
 
-For comparison, measured the same way on such a machine: the dstack 0.22.5 server spends 7.9 to 10.4 ms of processor time
+For comparison, measured on such a machine: the dstack 0.22.5 server spends 7.9 to 10.4 ms of processor time
 on a list request of an empty project, idles at 261 MB and needs 27 s for its first start.
 """
 
