@@ -100,6 +100,34 @@ class EventSettings(_Section):
     topic: Annotated[str, Field(pattern="^[A-Za-z0-9._-]{1,128}$")] = "budcluster-operations"
 
 
+class KubernetesSettings(_Section):
+    """`KUBERNETES__*`: how clusters are reached."""
+
+    allow_local_servers: bool = False
+    """True accepts kubeconfigs whose server is on this machine or link-local: for the sandbox cluster, never in
+    production, where it would let a caller reach what only this host should."""
+    max_tools: Annotated[int, Field(ge=1, le=64)] = 4
+    """Helm and Ansible processes that may run at once; each takes 50 to 150 MB."""
+    workspace: Path = Path("/tmp/budcluster")  # noqa: S108 - private folders are made below it
+    """Folder below which tools keep caches; nothing secret is written there."""
+    collections_path: Path | None = None
+    """Where the Ansible collection kubernetes.core lies, when not in Ansible's own places."""
+
+
+class AddonSettings(_Section):
+    """`ADDONS__*`: what is installed into clusters. Versions were chosen to work together."""
+
+    chart_mirror: str | None = None
+    """A folder, an `oci://` prefix or a repository URL that holds all charts: for clusters without internet access.
+    None takes each chart from its authors."""
+    nfd_version: str = "0.19.0"
+    gpu_operator_version: str = "v26.7.0"
+    hami_version: str = "2.10.0"
+    prometheus_version: str = "88.5.3"
+    install_timeout_s: Annotated[float, Field(gt=0, le=7200)] = 900.0
+    """Seconds that one add-on may take: a driver container compiles for 5 to 15 minutes."""
+
+
 class Settings(BaseSettings):
     """All settings of one process. Immutable."""
 
@@ -137,6 +165,8 @@ class Settings(BaseSettings):
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
     workflows: WorkflowSettings = WorkflowSettings()
+    kubernetes: KubernetesSettings = KubernetesSettings()
+    addons: AddonSettings = AddonSettings()
     operations: OperationSettings = OperationSettings()
     events: EventSettings = EventSettings()
 

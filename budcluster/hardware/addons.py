@@ -1,0 +1,72 @@
+"""The idea of an add-on: what it is called, which chart it is, what it is told, and how to see somebody else's.
+
+The add-ons themselves are in `nfd`, `gpu_operator`, `hami` and `prometheus`; `installer` puts them into a cluster.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from budcluster.hardware.profile import Sharing
+from budcluster.kube.helm import ChartRef
+from budcluster.kube.versions import Version
+
+
+class AddonName(StrEnum):
+    """What the service can put into a cluster."""
+
+    PROMETHEUS = "prometheus"
+    NFD = "nfd"
+    GPU_OPERATOR = "gpu-operator"
+    HAMI = "hami"
+
+
+class Platform(StrEnum):
+    """Who runs the nodes: decides which parts of a GPU stack the node images bring."""
+
+    EKS = "eks"
+    AKS = "aks"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the values of an add-on depend on."""
+
+    platform: Platform
+    server: Version
+    sharing: Sharing = Sharing.HAMI
+    """How GPUs are meant to be handed out: HAMI, TIME_SLICING or NONE."""
+    replicas_per_gpu: int = 4
+    """Shares of a time-sliced GPU."""
+    has_nvidia_runtime_class: bool = True
+    """Whether pods must name the runtime class to see a GPU; the operator's toolkit makes it so."""
+
+
+@dataclass(frozen=True)
+class Addon:
+    """One add-on."""
+
+    name: AddonName
+    title: str
+    release: str
+    namespace: str
+    chart: str
+    version: str
+    repository: str
+    """Where its authors publish it: a repository's URL, or an `oci://` prefix."""
+    values: Callable[[Surroundings], Mapping[str, Any]]
+    marks: tuple[str, ...] = field(default=())
+    """Label selectors of workloads that show an installation of any kind."""
+    privileged: bool = False
+    """Whether its pods need a namespace without pod security limits."""
+
+    def chart_ref(self, mirror: str | None) -> ChartRef:
+        """Where to take the chart from: its authors, or a mirror that holds all of them."""
+        source = mirror or self.repository
+        if source.startswith("oci://"):
+            return ChartRef(f"{source.rstrip('/')}/{self.chart}", self.version)
+        if source.startswith(("http://", "https://")):
+            return ChartRef(self.chart, self.version, repository=source)
+        return ChartRef(f"{source.rstrip('/')}/{self.chart}", self.version)

@@ -1,0 +1,51 @@
+"""kube-prometheus-stack 88: measures nodes, pods and GPUs, so that usage can be read."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from budcluster.config import AddonSettings
+from budcluster.hardware.addons import Addon, AddonName, Surroundings
+
+SERVICE = "kps-prometheus"
+NAMESPACE = "monitoring"
+PORT = 9090
+
+
+def addon(settings: AddonSettings) -> Addon:
+    """The add-on."""
+    return Addon(
+        name=AddonName.PROMETHEUS,
+        title="Prometheus",
+        release="kps",
+        namespace=NAMESPACE,
+        chart="kube-prometheus-stack",
+        version=settings.prometheus_version,
+        repository="oci://ghcr.io/prometheus-community/charts",
+        values=_values,
+        marks=("app.kubernetes.io/name=prometheus",),
+        privileged=True,
+    )
+
+
+def _values(_: Surroundings) -> Mapping[str, Any]:
+    off: dict[str, Any] = {"enabled": False}
+    return {
+        "fullnameOverride": "kps",
+        "alertmanager": off,
+        "grafana": off,
+        # Managed control planes do not let these be scraped.
+        "kubeEtcd": off,
+        "kubeControllerManager": off,
+        "kubeScheduler": off,
+        "kubeProxy": off,
+        "prometheus": {
+            "prometheusSpec": {
+                "retention": "7d",
+                # By default it takes only what its own release made.
+                "serviceMonitorSelectorNilUsesHelmValues": False,
+                "podMonitorSelectorNilUsesHelmValues": False,
+                "ruleSelectorNilUsesHelmValues": False,
+                "probeSelectorNilUsesHelmValues": False,
+            }
+        },
+    }
