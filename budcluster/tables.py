@@ -5,6 +5,7 @@ import budcluster.audit.models
 import budcluster.cluster.models
 import budcluster.credentials.models
 import budcluster.deployment.models
+import budcluster.hardware.models
 import budcluster.operations.models  # noqa: F401 - imported for their tables
 from budcluster.kit.database import Base
 

@@ -8,18 +8,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from budcluster.hardware.models import AddonName
 from budcluster.hardware.profile import Sharing
 from budcluster.kube.helm import ChartRef
 from budcluster.kube.versions import Version
-
-
-class AddonName(StrEnum):
-    """What the service can put into a cluster."""
-
-    PROMETHEUS = "prometheus"
-    NFD = "nfd"
-    GPU_OPERATOR = "gpu-operator"
-    HAMI = "hami"
 
 
 class Platform(StrEnum):

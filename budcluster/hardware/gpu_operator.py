@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from budcluster.config import AddonSettings
-from budcluster.hardware.addons import Addon, AddonName, Platform, Surroundings
+from budcluster.hardware.addons import Addon, Platform, Surroundings
+from budcluster.hardware.models import AddonName
 from budcluster.hardware.profile import Sharing
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.errors import NotFound

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from budcluster.config import AddonSettings
-from budcluster.hardware.addons import Addon, AddonName, Platform, Surroundings
+from budcluster.hardware.addons import Addon, Platform, Surroundings
 from budcluster.hardware.hami_annotations import REGISTER
+from budcluster.hardware.models import AddonName
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.resources import NODES
 

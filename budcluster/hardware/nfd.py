@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budcluster.config import AddonSettings
-from budcluster.hardware.addons import Addon, AddonName, Surroundings
+from budcluster.hardware.addons import Addon, Surroundings
+from budcluster.hardware.models import AddonName
 from budcluster.hardware.reader import DETECTED
 from budcluster.hardware.readiness import is_ready
 from budcluster.kube.client import ClusterClient

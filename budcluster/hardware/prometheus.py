@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from budcluster.config import AddonSettings
-from budcluster.hardware.addons import Addon, AddonName, Surroundings
+from budcluster.hardware.addons import Addon, Surroundings
+from budcluster.hardware.models import AddonName
 
 SERVICE = "kps-prometheus"
 NAMESPACE = "monitoring"
