@@ -75,7 +75,10 @@ class Service:
             else:
                 self.readiness.started.set()
                 log.info("service.started")
-                await self.long_work.start()
+                break
+            await asyncio.sleep(_RETRY_S)
+        while True:
+            if await _tried("long_work.start", self.long_work.start):
                 return
             await asyncio.sleep(_RETRY_S)
 
@@ -148,10 +151,13 @@ async def _every(seconds: float, name: str, work: Callable[[], Awaitable[None]])
         await _tried(name, work)
 
 
-async def _tried(name: str, work: Callable[[], Awaitable[None]]) -> None:
+async def _tried(name: str, work: Callable[[], Awaitable[None]]) -> bool:
     try:
         await work()
     except DatabaseUnavailable:
         log.info("background.postponed", work=name)
     except Exception:
         log.exception("background.failed", work=name)
+    else:
+        return True
+    return False

@@ -1,5 +1,6 @@
 """What the edge refuses before anything else looks at a request: bodies too large, and NUL bytes."""
 
+import contextlib
 from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import Headers
@@ -28,7 +29,7 @@ class Limits:
             await render(error, scope)(scope, receive, send)
             return
         seen = 0
-        started = False
+        answered = False
 
         async def counted() -> Message:
             nonlocal seen
@@ -39,17 +40,17 @@ class Limits:
                     raise BodyTooLarge(self._max)
             return message
 
-        async def noted(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
+        async def ours_first(message: Message) -> None:
+            # A framework that takes our error for unreadable JSON must not answer in our place.
+            nonlocal answered
+            if seen <= self._max or answered:
+                answered = True
+                await send(message)
 
-        try:
-            await self._app(scope, counted, noted)
-        except BodyTooLarge as error:
-            if started:
-                raise
-            await render(error, scope)(scope, receive, send)
+        with contextlib.suppress(BodyTooLarge):
+            await self._app(scope, counted, ours_first)
+        if seen > self._max and not answered:
+            await render(BodyTooLarge(self._max), scope)(scope, receive, send)
 
     def _check_head(self, scope: Scope) -> None:
         if b"\0" in unquote_to_bytes(scope.get("raw_path") or scope["path"].encode()):

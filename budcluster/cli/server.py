@@ -2,6 +2,8 @@
 
 import asyncio
 
+import typer
+
 from budcluster.cli.local import load_settings
 
 
@@ -10,7 +12,7 @@ def serve() -> None:
     settings = load_settings()
     from budcluster.server import serve as run  # noqa: PLC0415 - heavy: other commands must stay quick
 
-    run(settings)
+    raise typer.Exit(run(settings))
 
 
 def migrate() -> None:

@@ -35,9 +35,9 @@ _SHAPES: Final[tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]] = (
     (("bearer ", "basic "), re.compile(r"(?i)\b(?:bearer|basic)\s+([A-Za-z0-9._~+/=-]{6,})")),
     (("eyj",), re.compile(r"(?<![A-Za-z0-9_-])(eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?)")),
     (
-        ("hf_", "sk-", "ghp_", "gho_", "ghs_", "github_pat_", "glpat-", "nvapi-", "xox"),
+        ("hf_", "sk-", "ghp_", "gho_", "ghs_", "github_pat_", "glpat-", "nvapi-", "xox", "bud_"),
         re.compile(
-            r"(?<![A-Za-z0-9])((?:hf_|sk-|gh[pos]_|github_pat_|glpat-|nvapi-|xox[abp]-)[A-Za-z0-9_-]{16,})",
+            r"(?<![A-Za-z0-9])((?:bud_|hf_|sk-|gh[pos]_|github_pat_|glpat-|nvapi-|xox[abp]-)[A-Za-z0-9_-]{16,})",
         ),
     ),
     (("akia", "asia"), re.compile(r"(?<![A-Za-z0-9])((?:AKIA|ASIA)[0-9A-Z]{16})(?![0-9A-Z])")),
