@@ -27,7 +27,8 @@ class ManualClock(Clock):
         return self._now
 
     def move_to(self, seconds: float) -> None:
-        self._now = datetime.fromtimestamp(seconds, UTC)
+        # One microsecond later, since a datetime rounds: a timer due at that moment must be due then.
+        self._now = datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=1)
 
     async def sleep(self, seconds: float) -> None:
         self._now += timedelta(seconds=seconds)

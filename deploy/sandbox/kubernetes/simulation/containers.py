@@ -215,7 +215,7 @@ class Container:
 
         self._probers.append(Prober(
             world, probe, check=check, decided=decided,
-            settled=lambda: attempt.age(world.driver.seconds()) >= attempt.program.settled,
+            settled=lambda: attempt.program.is_settled(attempt.age(world.driver.seconds())),
             failed=lambda message: self._warn("Unhealthy", f"{kind} probe failed: {message}"),
         ))  # fmt: skip
 

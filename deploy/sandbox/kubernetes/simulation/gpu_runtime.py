@@ -10,6 +10,16 @@ from sandbox.kubernetes.simulation.world import World
 Obj = dict[str, Any]
 
 
+ALLOCATED = "hami.io/vgpu-devices-allocated"
+
+
+def chosen_cards(pod: Obj) -> dict[str, tuple[int, int]]:
+    """The slices that HAMi gave a pod: card UUID to (MiB, percent of cores); empty for other pods."""
+    text = (pod["metadata"].get("annotations") or {}).get(ALLOCATED, "")
+    parts = [piece.split(",") for piece in text.replace(";", ":").split(":") if piece]
+    return {part[0]: (int(part[2]), int(part[3])) for part in parts if len(part) == 4}
+
+
 def runtime_class_problem(world: World, spec: Obj) -> str | None:
     """The admission text for a pod whose RuntimeClass does not exist."""
     name = spec.get("runtimeClassName")
@@ -43,5 +53,5 @@ def visible_devices(pod: Obj, machine: Machine, held: list[Device]) -> list[Devi
     if not machine.nvidia or machine.driver is None or not machine.toolkit:
         return []
     injected = machine.profile.nvidia_runtime or bool(pod["spec"].get("runtimeClassName"))
-    by_operator = "hami.io/vgpu-node" not in (pod["metadata"].get("annotations") or {})
+    by_operator = not chosen_cards(pod)
     return [device for device in held if not device.lost] if injected or by_operator else []

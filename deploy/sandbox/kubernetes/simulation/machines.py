@@ -51,13 +51,22 @@ class Machine:
         """The devices that still answer."""
         return [device for device in self.devices if not device.lost]
 
-    def assign(self, resource: str, pod: str, count: int, available: int) -> list[int] | None:
-        """Hand `count` of `available` slots to a pod; None when too few are free (nothing is handed out then)."""
+    def assign(
+        self, resource: str, pod: str, count: int, available: int, *, cards: tuple[str, ...] = ()
+    ) -> list[int] | None:
+        """Hand `count` of `available` slots to a pod; None when too few are free (nothing is handed out then).
+
+        `cards` are the UUIDs that a scheduler already chose; without them any healthy device will do.
+        """
         slots = self.assigned.setdefault(resource, {})
         usable = [
             slot for slot in range(available + len(self.devices))
             if slot not in slots and not (self.devices and self.devices[slot % len(self.devices)].lost)
         ]  # fmt: skip
+        if cards:
+            usable = [slot for slot in usable if self.devices[slot % len(self.devices)].uuid in cards]
+            by_card = {slot % len(self.devices): slot for slot in reversed(usable)}
+            usable = sorted(by_card.values())
         if len(slots) + count > available or len(usable) < count:
             return None
         for slot in usable[:count]:

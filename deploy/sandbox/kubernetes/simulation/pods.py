@@ -7,7 +7,7 @@ from typing import Any
 from sandbox.kubernetes.simulation import surroundings
 from sandbox.kubernetes.simulation.containers import Container, Role
 from sandbox.kubernetes.simulation.driver import Timer
-from sandbox.kubernetes.simulation.gpu_runtime import sandbox_problem
+from sandbox.kubernetes.simulation.gpu_runtime import chosen_cards, sandbox_problem
 from sandbox.kubernetes.simulation.machines import Machine
 from sandbox.kubernetes.simulation.programs import Exit, ProgramCatalogue
 from sandbox.kubernetes.simulation.quantities import amounts, pod_requests
@@ -62,7 +62,8 @@ class PodWorker:
             if "/" not in resource or not count or resource not in allocatable:
                 continue
             available = allocatable[resource]
-            if self.machine.assign(resource, self.uid, count, available) is None:
+            cards = tuple(chosen_cards(self.pod)) if resource.startswith("nvidia.com/") else ()
+            if self.machine.assign(resource, self.uid, count, available, cards=cards) is None:
                 free = max(available - len(self.machine.assigned.get(resource, {})), 0)
                 self._reject(resource, count, free)
                 return

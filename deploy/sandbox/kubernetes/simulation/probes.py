@@ -23,9 +23,9 @@ class Verdict:
 
 
 def ask(program: Program, probe: Obj, container: Obj, *, address: str, age: float) -> Verdict:
-    """Probe a program of that age as kubelet would. Exec probes always succeed; gRPC ones count as TCP."""
+    """Probe a program of that age as kubelet would. gRPC probes count as TCP."""
     if "exec" in probe:
-        return Verdict(True)
+        return Verdict(program.is_healthy(age), "command exited with 1")
     http = probe.get("httpGet")
     target = http or probe.get("tcpSocket") or probe.get("grpc") or {}
     port = _port(target.get("port"), container)

@@ -103,6 +103,14 @@ class Program:
     settled: float = 0.0
     """Seconds after which its answers change no more by themselves."""
 
+    def is_settled(self, at: float) -> bool:
+        """Whether its answers change no more by themselves."""
+        return at >= self.settled
+
+    def is_healthy(self, at: float) -> bool:  # noqa: ARG002 -- for subclasses
+        """What a command run as a probe inside the container finds."""
+        return True
+
     def reply(self, request: Request, at: float) -> Reply | None:  # noqa: ARG002 -- for subclasses
         """Answer a request at that age; None when nothing listens there (connection refused)."""
         return Reply(body=b"ok\n")
@@ -114,6 +122,35 @@ class Program:
     def later_lines(self, since: float, until: float) -> list[Line]:  # noqa: ARG002 -- for subclasses
         """Lines that recur while it runs, in the half-open span of ages."""
         return []
+
+
+class Gate(Program):
+    """A program that is healthy once a condition of its machine holds and some seconds have passed."""
+
+    def __init__(self, holds: Callable[[], bool], *, takes: float, lines: Sequence[Line] = ()) -> None:
+        self._holds = holds
+        self._takes = takes
+        self.lines = lines
+
+    def is_settled(self, at: float) -> bool:
+        """Not before it is healthy."""
+        return self.is_healthy(at)
+
+    def is_healthy(self, at: float) -> bool:
+        """See the class."""
+        return at >= self._takes and self._holds()
+
+    def reply(self, request: Request, at: float) -> Reply | None:
+        """503 until healthy."""
+        return super().reply(request, at) if self.is_healthy(at) else Reply(503, b"not ready\n")
+
+
+class Crash(Program):
+    """Says some lines and ends with an error."""
+
+    def __init__(self, *lines: str, code: int = 1, at: float = 1.0) -> None:
+        self.lines = tuple(Line(at * 0.9, text) for text in lines)
+        self.exit = Exit(at, code)
 
 
 class Script(Program):

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any, Protocol
 
 from sandbox.kubernetes.errors import AlreadyExists
+from sandbox.kubernetes.simulation.addons.installed import PROGRAMS, AddOns
 from sandbox.kubernetes.simulation.controllers.daemonsets import DaemonSetController
 from sandbox.kubernetes.simulation.controllers.deployments import DeploymentController
 from sandbox.kubernetes.simulation.controllers.disruption import DisruptionController
@@ -48,13 +49,15 @@ class Simulation:
         driver = Driver(store.clock)
         self.world = World(store, store.clock, driver, View(store), self.settings)
         self.driver = driver
-        self.fleet = KubeletFleet(self.world, ProgramCatalogue(()))
+        self.addons = AddOns(self.world)
+        self.fleet = KubeletFleet(self.world, ProgramCatalogue(PROGRAMS))
         self.kubelets = KubeletDoors(self.world, self.fleet)
         self.scheduler = Scheduler(self.world)
+        self.scheduler.sharing = self.addons.hami_scheduler
         self.claims = ClaimController(self.world)
         self.nodes = NodeController(self.world, self.fleet)
         self._parts: list[Part] = [
-            self.fleet, self.scheduler, self.claims, self.nodes,
+            self.addons, self.fleet, self.scheduler, self.claims, self.nodes,
             DeploymentController(self.world), ReplicaSetController(self.world), StatefulSetController(self.world),
             DaemonSetController(self.world), JobController(self.world), ServiceController(self.world),
             DisruptionController(self.world),

@@ -50,6 +50,8 @@ class World:
     view: View
     settings: Settings
     machines: dict[str, Machine] = field(default_factory=dict)
+    admission: list[Callable[[Obj], None]] = field(default_factory=list)
+    """Webhooks: each may change a pod that a controller is about to create."""
     events: Recorder = field(init=False)
 
     def __post_init__(self) -> None:

@@ -85,6 +85,8 @@ class Reconciler:
             },
             "spec": with_defaults(spec),
         }
+        for admit in self.world.admission:
+            admit(pod)
         self.world.store.create(pod)
         self.world.events.normal(owner, "SuccessfulCreate", f"Created pod: {name}", source=self.source)
         return None

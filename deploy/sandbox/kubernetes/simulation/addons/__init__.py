@@ -1,0 +1,1 @@
+"""What installed add-ons do to the cluster while their pods run."""
