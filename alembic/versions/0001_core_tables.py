@@ -40,7 +40,9 @@ def upgrade() -> None:
         sa.Column("outcome", sa.String(length=16), nullable=False),
         sa.Column("request_id", sa.String(length=64), nullable=True),
         sa.Column("facts", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("once", sa.String(length=255), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_events")),
+        sa.UniqueConstraint("once", name=op.f("uq_audit_events_once")),
     )
     op.create_index("ix_audit_events_at_id", "audit_events", ["at", "id"], unique=False)
     op.create_index("ix_audit_events_subject", "audit_events", ["subject_type", "subject_id"], unique=False)
@@ -112,6 +114,13 @@ def upgrade() -> None:
     op.create_index(op.f("ix_credentials_cluster_id"), "credentials", ["cluster_id"], unique=False)
     op.create_index("ix_credentials_created_at_id", "credentials", ["created_at", "id"], unique=False)
     op.create_index(op.f("ix_credentials_purpose"), "credentials", ["purpose"], unique=False)
+    op.create_index(
+        "uq_credentials_fingerprint",
+        "credentials",
+        ["fingerprint"],
+        unique=True,
+        postgresql_where=sa.text("cluster_id is null"),
+    )
     op.create_table(
         "deployments",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -160,6 +169,7 @@ def downgrade() -> None:
     op.drop_index("ix_deployments_created_at_id", table_name="deployments")
     op.drop_index(op.f("ix_deployments_cluster_id"), table_name="deployments")
     op.drop_table("deployments")
+    op.drop_index("uq_credentials_fingerprint", table_name="credentials")
     op.drop_index(op.f("ix_credentials_purpose"), table_name="credentials")
     op.drop_index("ix_credentials_created_at_id", table_name="credentials")
     op.drop_index(op.f("ix_credentials_cluster_id"), table_name="credentials")

@@ -34,3 +34,5 @@ class AuditEvent(Base):
     request_id: Mapped[str | None] = mapped_column(String(64))
     facts: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """Small named facts; never a secret."""
+    once: Mapped[str | None] = mapped_column(String(255), unique=True)
+    """Names what is recorded once only, however often it happens: opening a secret within one operation."""

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID, uuid4
 
-from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy import ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from budcluster.kit.database import Base, Versioned, text_enum
@@ -26,7 +26,11 @@ class Credential(Versioned, Base):
     """One sealed secret with what may be known about it."""
 
     __tablename__ = "credentials"
-    __table_args__ = (Index("ix_credentials_created_at_id", "created_at", "id"),)
+    __table_args__ = (
+        Index("ix_credentials_created_at_id", "created_at", "id"),
+        # A secret that serves several things is stored once; what belongs to one cluster alone may repeat.
+        Index("uq_credentials_fingerprint", "fingerprint", unique=True, postgresql_where=text("cluster_id is null")),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     name: Mapped[str] = mapped_column(String(63), unique=True)
