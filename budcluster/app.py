@@ -14,15 +14,23 @@ from budcluster.api.context import RequestContext
 from budcluster.api.limits import Limits
 from budcluster.api.openapi import document
 from budcluster.api.problems import from_unforeseen, install, render, render_unknown
+from budcluster.audit import routes as audit_routes
 from budcluster.bootstrap import Service, make_service
 from budcluster.cluster import routes as cluster_routes
 from budcluster.config import Settings
+from budcluster.credentials import routes as credential_routes
 from budcluster.deployment import routes as deployment_routes
 from budcluster.operations import routes as operation_routes
 
 log = structlog.get_logger(__name__)
 
-ROUTERS: list[APIRouter] = [cluster_routes.router, deployment_routes.router, operation_routes.router]
+ROUTERS: list[APIRouter] = [
+    cluster_routes.router,
+    deployment_routes.router,
+    operation_routes.router,
+    credential_routes.router,
+    audit_routes.router,
+]
 """The routers of the features."""
 
 

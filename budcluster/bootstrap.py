@@ -1,8 +1,6 @@
 """The one place that names concrete parts and joins them: database, gateways, services, background work."""
 
 import asyncio
-import hashlib
-import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,8 +13,13 @@ from budcluster.api.edge import Edge
 from budcluster.api.health import Metrics, Readiness
 from budcluster.api.idempotency import forget_old_answers
 from budcluster.api.tokens import TokenDigest
+from budcluster.audit.services import AuditService
 from budcluster.cluster.services import ClusterService
 from budcluster.config import Settings
+from budcluster.credentials.errors import KeyUnusable
+from budcluster.credentials.ring import KeyRing
+from budcluster.credentials.services import CredentialService
+from budcluster.credentials.vault import Vault
 from budcluster.deployment.services import DeploymentService
 from budcluster.kit.clock import Clock, SystemClock
 from budcluster.kit.database import Database, DatabaseUnavailable
@@ -88,6 +91,11 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
     own_clock = clock or SystemClock()
     database = Database(settings.sqlalchemy_url, settings.database)
     edge = Edge(settings, database, own_clock)
+    ring = KeyRing.from_settings(settings)
+    vault = Vault(ring, database)
+    edge.provide(AuditService, AuditService())
+    edge.provide(Vault, vault)
+    edge.provide(CredentialService, CredentialService(vault, database, own_clock))
     edge.provide(ClusterService, ClusterService())
     edge.provide(DeploymentService, DeploymentService())
     metrics = Metrics()
@@ -97,12 +105,16 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
     edge.provide(Feeds, long_work.feeds)
     authenticator = Authenticator(
         database=database,
-        digest=token_digest(settings),
+        digest=ring.token_digest,
         app_token=settings.app_api_token,
         allow_anonymous=is_loopback(settings.host) or settings.api.allow_anonymous_remote,
         clock=own_clock,
     )
-    checks = {"database": _database_check(database), "workflows": long_work.problem}
+    checks = {
+        "database": _database_check(database),
+        "keys": _key_check(ring),
+        "workflows": long_work.problem,
+    }
     readiness = Readiness(checks, notes={"periodic_jobs": long_work.late_jobs})
     return Service(edge, authenticator, readiness, metrics, long_work)
 
@@ -117,12 +129,7 @@ def redactor_for(settings: Settings) -> Redactor:
 
 def token_digest(settings: Settings) -> TokenDigest:
     """The keyed hash of tokens."""
-
-    def digest(token: str) -> bytes:
-        key = settings.symmetric_key_path.read_bytes()
-        return hmac.new(key, b"budcluster api token:" + token.encode(), hashlib.sha256).digest()
-
-    return digest
+    return KeyRing.from_settings(settings).token_digest
 
 
 def _database_check(database: Database) -> Callable[[], Awaitable[str | None]]:
@@ -143,6 +150,17 @@ def _idempotency_job(settings: Settings, database: Database) -> Job:
         return "old answers forgotten"
 
     return Job("idempotency.forget", timedelta(hours=1), forget)
+
+
+def _key_check(ring: KeyRing) -> Callable[[], Awaitable[str | None]]:
+    async def check() -> str | None:
+        try:
+            await asyncio.to_thread(ring.check)
+        except KeyUnusable as error:
+            return error.detail
+        return None
+
+    return check
 
 
 async def _every(seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:

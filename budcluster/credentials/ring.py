@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from budcluster.config import Settings
+from budcluster.credentials.envelope import keyed_hash
 from budcluster.credentials.errors import KeyUnusable, UnknownKey
 from budcluster.credentials.keys import WrappingKey, load_symmetric_key, load_wrapping_key
 
@@ -59,9 +60,9 @@ class KeyRing:
             return []
 
     def check(self) -> None:
-        """Read both files anew and keep the keys at hand. Raises KeyUnusable."""
-        self._remember(load_wrapping_key(self.rsa_path), self._stamp_of_file())
-        self._symmetric = load_symmetric_key(self.symmetric_path)
+        """Make sure that both keys are at hand. Reads files: call it in a thread. Raises KeyUnusable."""
+        self.sealing_key()
+        self.symmetric_key()
 
     def sealing_key(self) -> WrappingKey:
         """The key for new envelopes. Follows the file; keeps the last good key when that is damaged.
@@ -100,6 +101,10 @@ class KeyRing:
         if self._symmetric is None:
             self._symmetric = load_symmetric_key(self.symmetric_path)
         return self._symmetric
+
+    def token_digest(self, token: str) -> bytes:
+        """Keyed hash of an API token's text, 32 bytes. Raises KeyUnusable."""
+        return keyed_hash(self.symmetric_key(), "api token", token.encode())
 
     def _try(self, path: Path) -> None:
         try:

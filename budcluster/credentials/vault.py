@@ -101,10 +101,6 @@ class Vault:
         """
         return envelope.keyed_hash(self._ring.symmetric_key(), f"secret {label}", secret).hex()
 
-    def token_digest(self, token: str) -> bytes:
-        """Keyed hash of an API token's text, 32 bytes. Raises KeyUnusable."""
-        return envelope.keyed_hash(self._ring.symmetric_key(), "api token", token.encode())
-
     def _unseal(self, content: bytes, owner: Owner) -> bytes:
         return envelope.unseal(content, owner, self._ring.opening_key(envelope.fingerprint_of(content)))
 

@@ -3,15 +3,15 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import asyncpg
 import httpx
 import pytest
 
-from budcluster.config import Settings
 from devstack.postgres import EmbeddedPostgres
 from tests.api.test_problems import assert_problem
-from tests.fixtures.app import client_of, quiet_service, running
+from tests.fixtures.app import client_of, quiet_service, running, settings_on
 
 LAB = {"name": "lab", "provider": "ON_PREMISES"}
 
@@ -26,12 +26,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgre
 
 
 @pytest.fixture
-async def late_client(server: EmbeddedPostgres) -> AsyncIterator[httpx.AsyncClient]:
+async def late_client(server: EmbeddedPostgres, key_folder: Path) -> AsyncIterator[httpx.AsyncClient]:
     """The application, started while its database is down."""
     admin = await asyncpg.connect(server.url("postgres"))
     await admin.execute("create database budcluster_db")
     await admin.close()
-    settings = Settings.model_validate({"database_url": server.url("budcluster_db")})
+    settings = settings_on(server.url("budcluster_db"), key_folder)
     server.stop()
     async with running(quiet_service(settings), wait=False) as app, client_of(app) as client:
         yield client
