@@ -24,6 +24,19 @@ class BodyTooLarge(DomainError):
         )
 
 
+class HeadTooLarge(DomainError):
+    """The request line and headers together are larger than this service reads. Send fewer or shorter headers."""
+
+    status = 431
+    title = "Request head is too large"
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(
+            f"The request line and headers hold more than {max_bytes} bytes; send fewer or shorter ones.",
+            max_bytes=max_bytes,
+        )
+
+
 class UnsupportedMediaType(DomainError):
     """The body is not declared as JSON. Send the header `Content-Type: application/json`."""
 

@@ -1,15 +1,19 @@
-"""What the edge refuses before anything else looks at a request: bodies too large, and NUL bytes."""
+"""What the edge refuses before anything else looks at a request: heads and bodies too large, and NUL bytes."""
 
 import contextlib
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from budcluster.api.errors import BodyTooLarge, MalformedRequest
+from budcluster.api.errors import BodyTooLarge, HeadTooLarge, MalformedRequest
 from budcluster.api.problems import render
 from budcluster.api.validation import field_problem
 from budcluster.kit.errors import DomainError, Invalid
+
+_MAX_HEAD_BYTES: Final = 64 * 1024
+"""Bytes of path, query and headers: several times what cookies and tokens of real clients need."""
 
 
 class Limits:
@@ -53,6 +57,9 @@ class Limits:
             await render(BodyTooLarge(self._max), scope)(scope, receive, send)
 
     def _check_head(self, scope: Scope) -> None:
+        head = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+        if head + sum(len(name) + len(value) for name, value in scope["headers"]) > _MAX_HEAD_BYTES:
+            raise HeadTooLarge(_MAX_HEAD_BYTES)
         if b"\0" in unquote_to_bytes(scope.get("raw_path") or scope["path"].encode()):
             raise Invalid("The path holds a NUL byte, which no name has.", errors=[_nul("path")])
         if b"%00" in scope["query_string"] or b"\0" in scope["query_string"]:

@@ -8,6 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from budcluster.api.authentication import is_public
 from budcluster.api.errors import (
     BodyTooLarge,
+    HeadTooLarge,
     IdempotencyKeyReused,
     InvalidToken,
     MalformedRequest,
@@ -74,7 +75,7 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
 
 
 def _common(path: str, method: str, operation: dict[str, Any]) -> list[type[DomainError]]:
-    kinds: list[type[DomainError]] = [MalformedRequest, BodyTooLarge, Invalid]
+    kinds: list[type[DomainError]] = [MalformedRequest, BodyTooLarge, HeadTooLarge, Invalid]
     if is_public(path):
         return kinds
     kinds += [MissingCredential, InvalidToken, DatabaseUnavailable, ServiceStarting]

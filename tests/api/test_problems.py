@@ -83,6 +83,11 @@ async def test_a_body_without_announced_length_is_read_only_up_to_the_limit(shar
     assert sent < 3 * 1024 * 1024
 
 
+async def test_headers_without_end_are_refused(shared_client: httpx.AsyncClient) -> None:
+    reply = await shared_client.get("/clusters", headers={"Cookie": CANARY * 10_000})
+    assert_problem(reply, 431, "/problems/head-too-large")
+
+
 async def test_an_unforeseen_error_shows_a_title_and_an_id_only(app: FastAPI, client: httpx.AsyncClient) -> None:
     async def broken() -> None:
         raise RuntimeError(CANARY)
