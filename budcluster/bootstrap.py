@@ -90,8 +90,8 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
     """Everything one process needs, not yet running."""
     own_clock = clock or SystemClock()
     database = Database(settings.sqlalchemy_url, settings.database)
-    edge = Edge(settings, database, own_clock)
     ring = KeyRing.from_settings(settings)
+    edge = Edge(settings, database, ring.request_digest, own_clock)
     vault = Vault(ring, database)
     edge.provide(AuditService, AuditService())
     edge.provide(Vault, vault)

@@ -1,5 +1,6 @@
 """What one application keeps at hand for its requests: settings, database, clock, services by type."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -28,6 +29,8 @@ class Edge:
 
     settings: Settings
     database: Database
+    request_digest: Callable[[bytes], bytes]
+    """Keyed hash by which a repeated request is recognised."""
     clock: Clock = field(default_factory=SystemClock)
     _services: dict[type[Any], Any] = field(default_factory=dict)
 

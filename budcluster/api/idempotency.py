@@ -8,8 +8,8 @@ that are errors are not remembered: nothing was changed, and the repetition may 
 Answers of creating routes never carry a secret, so neither do remembered ones.
 """
 
-import hashlib
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
@@ -40,16 +40,21 @@ class RememberedRequest:
         self._keep = keep
 
     @classmethod
-    async def read(cls, request: Request, *, actor: str, keep: timedelta) -> "RememberedRequest | None":
-        """The request's key and what it asks for; None without a key. Raises MalformedRequest for a strange key."""
+    async def read(
+        cls, request: Request, *, actor: str, digest: Callable[[bytes], bytes], keep: timedelta
+    ) -> "RememberedRequest | None":
+        """The request's key and what it asks for; None without a key. Raises MalformedRequest for a strange key.
+
+        `digest` must be keyed: a body may carry a secret, and a plain hash would let it be guessed.
+        """
         key = request.headers.get(HEADER)
         if key is None:
             return None
         if not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
             raise MalformedRequest(f"{HEADER} must be 1 to 255 printable ASCII characters; a UUID serves well.")
         asked = [request.method, request.url.path, request.url.query]
-        digest = hashlib.sha256(json.dumps(asked).encode() + await request.body()).digest()
-        return cls(actor=actor, key=key, digest=digest, keep=keep)
+        whole = json.dumps(asked).encode() + await request.body()
+        return cls(actor=actor, key=key, digest=digest(whole), keep=keep)
 
     async def claim(self, session: WriteSession) -> Response | None:
         """Take the key for this transaction, or give the answer of the request that had it first.

@@ -41,7 +41,7 @@ class IdempotencyKey(Base):
     actor: Mapped[str] = mapped_column(String(253), primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     request_digest: Mapped[bytes] = mapped_column(LargeBinary)
-    """Hash of method, path and body: the same key with another request is refused."""
+    """Keyed hash of method, path and body: the same key with another request is refused."""
     status: Mapped[int | None]
     """None while the first request is still at work."""
     headers: Mapped[dict[str, Any]] = mapped_column(default=dict)

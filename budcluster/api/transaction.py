@@ -59,8 +59,12 @@ async def _in_one_transaction(
     edge = Edge.of(request)
     remembered = None
     if request.method == "POST":
-        keep = timedelta(hours=edge.settings.api.idempotency_hours)
-        remembered = await RememberedRequest.read(request, actor=actor_of(request).name, keep=keep)
+        remembered = await RememberedRequest.read(
+            request,
+            actor=actor_of(request).name,
+            digest=edge.request_digest,
+            keep=timedelta(hours=edge.settings.api.idempotency_hours),
+        )
     async with edge.database.writing() as session:
         transaction = Transaction(session)
         request.state.transaction = transaction

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 
-from budcluster.api.dependencies import Read, Write, provided
+from budcluster.api.dependencies import CurrentActor, Read, Write, provided
 from budcluster.api.errors import InvalidCursor
 from budcluster.api.etag import tag
 from budcluster.api.problems import problems
@@ -36,10 +36,10 @@ async def list_clusters(
     responses=problems(ClusterNameTaken, ProvisioningNotAvailable),
 )
 async def register_cluster(
-    body: ClusterRegistration, session: Write, clusters: Clusters, response: Response
+    body: ClusterRegistration, session: Write, clusters: Clusters, actor: CurrentActor, response: Response
 ) -> ClusterAnswer:
     """Makes an existing cluster known. It stays PROVISIONING until it is onboarded with a kubeconfig."""
-    cluster = await clusters.register(session, body)
+    cluster = await clusters.register(session, body, actor=actor.name)
     tag(response, cluster.version)
     response.headers["Location"] = f"/clusters/{cluster.id}"
     return ClusterAnswer.model_validate(cluster)

@@ -5,6 +5,7 @@ from uuid import UUID
 import structlog
 
 from budcluster.api.paging import Rows
+from budcluster.audit import services as audit
 from budcluster.cluster import repository
 from budcluster.cluster.errors import ProvisioningNotAvailable
 from budcluster.cluster.models import Cluster, ClusterOrigin, ClusterProvider
@@ -25,7 +26,7 @@ class ClusterService:
         """One cluster. Raises ClusterNotFound."""
         return await repository.get_cluster(session, cluster_id)
 
-    async def register(self, session: WriteSession, wanted: ClusterRegistration) -> Cluster:
+    async def register(self, session: WriteSession, wanted: ClusterRegistration, *, actor: str) -> Cluster:
         """Make a cluster known. It stays PROVISIONING until it is onboarded.
 
         Raises ClusterNameTaken and ProvisioningNotAvailable.
@@ -41,6 +42,15 @@ class ClusterService:
             origin=origin,
             region=wanted.region,
             labels=wanted.labels,
+        )
+        await audit.record(
+            session,
+            actor=actor,
+            action="cluster.registered",
+            subject_type="cluster",
+            subject_id=cluster.id,
+            subject_name=cluster.name,
+            facts={"provider": cluster.provider, "origin": cluster.origin},
         )
         log.info("cluster.registered", cluster_id=str(cluster.id), provider=cluster.provider)
         return cluster

@@ -106,6 +106,10 @@ class KeyRing:
         """Keyed hash of an API token's text, 32 bytes. Raises KeyUnusable."""
         return keyed_hash(self.symmetric_key(), "api token", token.encode())
 
+    def request_digest(self, request: bytes) -> bytes:
+        """Keyed hash of a request, 32 bytes. Keyed, because its body may carry a secret. Raises KeyUnusable."""
+        return keyed_hash(self.symmetric_key(), "request", request)
+
     def _try(self, path: Path) -> None:
         try:
             key = load_wrapping_key(path)

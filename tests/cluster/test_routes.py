@@ -18,6 +18,15 @@ async def test_a_registered_cluster_is_found_under_its_location(client: httpx.As
     assert found.headers["ETag"] == made.headers["ETag"] == '"1"'
 
 
+async def test_a_registration_leaves_its_mark_in_the_audit_trail(client: httpx.AsyncClient) -> None:
+    made = await client.post("/clusters", json=LAB)
+    refused = await client.post("/clusters", json=LAB)
+    assert refused.status_code == 409
+    (event,) = (await client.get("/audit?action=cluster.registered")).json()["items"]
+    assert (event["actor"], event["subject_id"]) == ("anonymous", made.json()["id"])
+    assert event["request_id"] == made.headers["X-Request-ID"]
+
+
 async def test_an_existing_cloud_cluster_is_adopted_when_it_says_so(client: httpx.AsyncClient) -> None:
     made = await client.post("/clusters", json={"name": "prod", "provider": "AWS_EKS", "origin": "ADOPTED"})
     assert made.status_code == 201
