@@ -248,7 +248,12 @@ class Dispatcher:
             return await self._store.create(new, scheduled_at=scheduled_at, owner=owner, token=token)
 
         tokens = [] if token is None else [token]
-        lease = await self._claiming(tokens, self._store.patiently(create, patience_s=10))
+        try:
+            lease = await self._claiming(tokens, self._store.patiently(create, patience_s=10))
+        except asyncpg.ForeignKeyViolationError:
+            # The others gave this process up a moment ago: somebody else may take the first turn.
+            owner, token, tokens = None, None, []
+            lease = await self._store.patiently(create, patience_s=10)
         if lease is not None:
             await self._begin_turn(lease)
             return
@@ -315,7 +320,7 @@ class Dispatcher:
             committed = await self._store.patiently(
                 lambda: self._store.commit_turn(lease, outcome, owner=owner, task_tokens=task_tokens)
             )
-        except asyncpg.DataError as error:
+        except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:
             self._unclaim({token for token in task_tokens if token is not None})
             await self._conclude(running, engine.failed("DataRefused", f"The database refused the data: {error}"))
             return

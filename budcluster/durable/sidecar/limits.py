@@ -31,6 +31,8 @@ class Limits:
     """Turns this process holds at once; more are left to other replicas."""
     activities_in_flight: int = 256
     """Activities this process holds at once; they may run for hours, so this is generous."""
+    silence: timedelta = timedelta(seconds=30)
+    """How long a process may be silent before PostgreSQL ends its session and others take its work."""
     keep_finished: timedelta = timedelta(days=30)
     """How long the history of a finished instance stays readable."""
 

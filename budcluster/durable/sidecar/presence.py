@@ -12,6 +12,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Final
 
 import asyncpg
@@ -25,7 +26,7 @@ LOCK_SPACE: Final = 8472
 """First key of the advisory locks; the second is the owner's id."""
 
 _HEARTBEAT_S: Final = 5.0
-_IDLE_TIMEOUT: Final = "30s"
+_BEATS_IN_SILENCE: Final = 3
 _RECONNECT_PAUSE_S: Final = 0.2
 _PROBE_EVERY_S: Final = 3.0
 _SUSPECT_FOR_S: Final = 1.0
@@ -49,12 +50,18 @@ _GIVE_UP: Final = "delete from wf_owners where id = $1 and pg_try_advisory_xact_
 class Presence:
     """Keeps this process registered, and gives up others that are gone."""
 
-    def __init__(self, dsn: str, *, on_wake: Callable[[str], None], on_change: Callable[[], None]) -> None:
-        """`on_wake` gets the instance id of a call from another replica, "" when work was freed.
+    def __init__(
+        self, dsn: str, *, silence: timedelta, on_wake: Callable[[str], None], on_change: Callable[[], None]
+    ) -> None:
+        """`silence` ends the session of a frozen process.
+
+        `on_wake` gets the instance id of a call from another replica, "" when work was freed.
 
         `on_change` is called when this process got an owner id, and when it lost it.
         """
         self._dsn = dsn
+        self._silence = silence
+        self._heartbeat_s = min(_HEARTBEAT_S, _PROBE_EVERY_S, silence.total_seconds() / _BEATS_IN_SILENCE)
         self._on_wake = on_wake
         self._on_change = on_change
         self._suspects: dict[int, float] = {}
@@ -80,7 +87,10 @@ class Presence:
             self._dsn,
             timeout=10,
             command_timeout=10,
-            server_settings={"idle_session_timeout": _IDLE_TIMEOUT, "application_name": "budcluster-workflow-owner"},
+            server_settings={
+                "idle_session_timeout": str(int(self._silence.total_seconds() * 1000)),
+                "application_name": "budcluster-workflow-owner",
+            },
         )
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
@@ -97,7 +107,7 @@ class Presence:
                 if time.monotonic() - last_probe >= (_SUSPECT_FOR_S if self._suspects else _PROBE_EVERY_S):
                     last_probe = time.monotonic()
                     await self._probe(connection)
-                pause = _SUSPECT_FOR_S if self._suspects else min(_HEARTBEAT_S, _PROBE_EVERY_S)
+                pause = min(_SUSPECT_FOR_S, self._heartbeat_s) if self._suspects else self._heartbeat_s
                 try:
                     async with asyncio.timeout(pause):
                         await lost.wait()

@@ -155,7 +155,7 @@ class EmbeddedSidecar:
                 dispatcher.forget_everything()
             dispatcher.nudge(tasks=True)
 
-        self._presence = Presence(self._dsn, on_wake=wake, on_change=owner_changed)
+        self._presence = Presence(self._dsn, silence=self._limits.silence, on_wake=wake, on_change=owner_changed)
         server = self._server(Servicer(store, dispatcher, watch, self._limits))
         self.port = server.add_insecure_port(self._address) or None
         await server.start()

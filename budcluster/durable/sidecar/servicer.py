@@ -263,7 +263,7 @@ class _refusals:  # noqa: N801 - reads as a statement
                 await self._abort(error.code, error)
             case StoreAway():
                 await self._abort(grpc.StatusCode.UNAVAILABLE, error)
-            case asyncpg.DataError():
+            case asyncpg.DataError() | asyncpg.ProgramLimitExceededError():
                 await self._abort(grpc.StatusCode.INVALID_ARGUMENT, error)
             case _:
                 return
