@@ -164,6 +164,10 @@ class Dispatcher:
                 log.warning("workflow_picker.interrupted", error=str(error))
                 await asyncio.sleep(0.2)
                 continue
+            except Exception:  # background loop: it must not end while the process lives
+                log.exception("workflow_picker.failed")
+                await asyncio.sleep(1)
+                continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, min(next_poll, self._next_due) - loop.time())):
                     await self._wake.wait()

@@ -78,6 +78,8 @@ class Presence:
                     await self._attend()
                 except TEMPORARY as error:
                     log.warning("workflow_owner.connection_lost", owner=self.owner, error=str(error))
+                except Exception:  # background loop: without it this process would be given up
+                    log.exception("workflow_owner.connection_broken", owner=self.owner)
                 await asyncio.sleep(_RECONNECT_PAUSE_S)
         finally:
             await asyncio.shield(self._sign_off())

@@ -218,4 +218,6 @@ async def _repeat(work: Callable[[], Coroutine[Any, Any, None]], every_s: float)
             await work()
         except TEMPORARY as error:
             log.warning("embedded_sidecar.chore_postponed", error=str(error))
+        except Exception:  # background loop: one bad round must not end the upkeep
+            log.exception("embedded_sidecar.chore_failed")
         await asyncio.sleep(every_s)

@@ -45,7 +45,9 @@ def crash(server: EmbeddedPostgres) -> None:
     assert pid is not None
     os.kill(pid, signal.SIGQUIT)
     eventually(lambda: server.pid() is None)
-    server._process = None
+    if server._process is not None:
+        server._process.wait()
+        server._process = None
     server.start()
 
 
