@@ -19,6 +19,7 @@ from sandbox.kubernetes.simulation.doors import KubeletDoors
 from sandbox.kubernetes.simulation.driver import Driver
 from sandbox.kubernetes.simulation.kubelet import KubeletFleet
 from sandbox.kubernetes.simulation.machines import make_machines
+from sandbox.kubernetes.simulation.models.engines import runtime_program
 from sandbox.kubernetes.simulation.nodes import node_object
 from sandbox.kubernetes.simulation.profiles import parse_nodes
 from sandbox.kubernetes.simulation.programs import ProgramCatalogue
@@ -50,7 +51,7 @@ class Simulation:
         self.world = World(store, store.clock, driver, View(store), self.settings)
         self.driver = driver
         self.addons = AddOns(self.world)
-        self.fleet = KubeletFleet(self.world, ProgramCatalogue(PROGRAMS))
+        self.fleet = KubeletFleet(self.world, ProgramCatalogue((*PROGRAMS, runtime_program)))
         self.kubelets = KubeletDoors(self.world, self.fleet)
         self.scheduler = Scheduler(self.world)
         self.scheduler.sharing = self.addons.hami_scheduler

@@ -1,0 +1,1 @@
+"""Model runtimes and the hub they load from."""
