@@ -123,7 +123,7 @@ async def count_by_key(database: Database, places: Sequence[SealedPlace]) -> dic
         for place in places:
             named = func.encode(place.fingerprint(), "hex")
             counted = select(named, func.count()).where(place.is_envelope()).group_by(named)
-            for name, count in (await session.execute(counted)).tuples():
+            for name, count in await session.execute(counted):
                 counts[name] = counts.get(name, 0) + count
     return counts
 
@@ -243,7 +243,7 @@ async def _rewrap_place(
     while True:
         page = waiting if last is None else waiting.where(row_id > last)
         async with database.reading() as session:
-            rows = (await session.execute(page.order_by(row_id).limit(_BATCH))).tuples().all()
+            rows = (await session.execute(page.order_by(row_id).limit(_BATCH))).all()
         if not rows:
             return
         last = rows[-1][0]
