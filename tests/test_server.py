@@ -33,6 +33,7 @@ def start(settings: Settings) -> Iterator[Start]:
     def begin(**environment: str) -> "subprocess.Popen[str]":
         own = {
             "DATABASE_URL": settings.database_url.get_secret_value(),
+            "RSA_PRIVATE_KEY_PATH": str(settings.rsa_private_key_path),
             "SYMMETRIC_KEY_PATH": str(settings.symmetric_key_path),
         }
         process = subprocess.Popen(
