@@ -57,10 +57,15 @@ class Publisher:
         self._failures = 0
         self._not_before = self._clock.now()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the broker refused lately, so that nothing is tried just now."""
+        return self._clock.now() < self._not_before
+
     async def publish(self) -> str:
         """Send what waits. Says how many events. Raises BrokerUnavailable when the broker did not take all."""
         sent = 0
-        if self._clock.now() < self._not_before:
+        if self.is_waiting:
             return "waiting for the broker"
         while batch := await self._waiting():
             turns = asyncio.Semaphore(_AT_ONCE)
