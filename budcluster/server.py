@@ -8,16 +8,19 @@ import sys
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from budcluster.api.authentication import is_loopback, listening_allowed
+from budcluster.api.edge import Edge
 from budcluster.api.models import ApiToken
 from budcluster.app import create_app
 from budcluster.bootstrap import redactor_for
 from budcluster.config import Settings
 from budcluster.kit.database import Database, DatabaseUnavailable
 from budcluster.kit.logging import configure
+from budcluster.operations.feeds import Feeds
 
 log = structlog.get_logger(__name__)
 
@@ -36,8 +39,8 @@ def serve(settings: Settings) -> int:
     pipeline = configure(settings.log, redactor_for(settings))
     try:
         asyncio.run(_check_listening(settings))
-        listener = _listen(settings.host, settings.port)
-        _run(settings, listener)
+        listener = listen(settings.host, settings.port)
+        run(create_app(settings), settings, listener)
     except CannotServe as error:
         sys.stderr.write(f"budcluster: {error}\n")
         return 2
@@ -48,9 +51,22 @@ def serve(settings: Settings) -> int:
     return 0
 
 
-def _run(settings: Settings, listener: socket.socket) -> None:
+class _Server(uvicorn.Server):
+    """Ends event streams at once when it stops: they would otherwise hold it until the time for requests is over."""
+
+    def __init__(self, config: uvicorn.Config, feeds: Feeds) -> None:
+        super().__init__(config)
+        self._feeds = feeds
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._feeds.close()
+        await super().shutdown(sockets)
+
+
+def run(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
+    """Serve an application until a signal. The signal is raised anew once all has ended in order."""
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         loop="uvloop",
         http="httptools",
         ws="none",
@@ -64,7 +80,8 @@ def _run(settings: Settings, listener: socket.socket) -> None:
     log.info("service.listening", url=f"http://{_bracketed(settings.host)}:{settings.port}")
     if not is_loopback(settings.host) and settings.api.allow_anonymous_remote:
         log.warning("service.open_to_everybody", reason="API__ALLOW_ANONYMOUS_REMOTE is set")
-    uvicorn.Server(config).run(sockets=[listener])
+    edge: Edge = app.state.edge
+    _Server(config, edge.service(Feeds)).run(sockets=[listener])
 
 
 async def _check_listening(settings: Settings) -> None:
@@ -91,7 +108,8 @@ async def _check_listening(settings: Settings) -> None:
         )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises CannotServe with the reason."""
     try:
         family = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host.strip("[]"), port), family=family, backlog=2048)

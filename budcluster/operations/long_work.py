@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_STOP_GRACE_S: Final = 10.0
-"""Seconds that running activities get to end by themselves when the service stops."""
+_STOP_GRACE_S: Final = 3.0
+"""Seconds that running activities get to end by themselves when the service stops. Most run for minutes and do not."""
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,12 @@
 """A demo kind of long work with ten steps, one of which runs a real tool. Also a program: the service with that kind.
 
-DATABASE_URL=… SYMMETRIC_KEY_PATH=… python -m tests.operations.demo PORT
+DATABASE_URL=… PORT=… python -m tests.operations.demo
 """
 
 import asyncio
 import sys
 from pathlib import Path
 
-import uvicorn
 from pydantic import BaseModel
 
 from budcluster.app import create_app
@@ -23,6 +22,8 @@ from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.journal import Journals, StepJournal
 from budcluster.operations.long_work import Feature
 from budcluster.operations.workflow import Step, run_steps
+from budcluster.server import listen
+from budcluster.server import run as run_server
 
 TOOL_STEP = "step_5"
 LAST_STEP = "step_9"
@@ -120,4 +121,4 @@ def demo_service(settings: Settings) -> Service:
 
 if __name__ == "__main__":
     loaded = Settings.load()
-    uvicorn.run(create_app(loaded, demo_service(loaded)), port=int(sys.argv[1]), log_config=None, access_log=False)
+    run_server(create_app(loaded, demo_service(loaded)), loaded, listen(loaded.host, loaded.port))

@@ -167,13 +167,15 @@ class Replica:
             **os.environ,
             "DATABASE_URL": settings.database_url.get_secret_value(),
             "SYMMETRIC_KEY_PATH": str(settings.symmetric_key_path),
+            "RSA_PRIVATE_KEY_PATH": str(settings.rsa_private_key_path),
+            "PORT": str(self.port),
         }
         self._log = log
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         with self._log.open("ab") as log:
-            argv = [sys.executable, "-m", "tests.operations.demo", str(self.port)]
+            argv = [sys.executable, "-m", "tests.operations.demo"]
             self.process = await asyncio.create_subprocess_exec(
                 *argv, env=self._environment, cwd=Path(__file__).parents[2], stdout=log, stderr=log
             )
@@ -200,16 +202,16 @@ async def replica(make_settings: SettingsMaker, tmp_path: Path) -> AsyncIterator
             await one.send(signal.SIGKILL)
 
 
-async def _watch(port: int, operation: Operation, *, after: int = 0) -> list[Event]:
+async def _watch(port: int, operation: Operation, *, after: int = 0, into: list[Event] | None = None) -> list[Event]:
     """What a listener sees until the operation ends or the service dies."""
-    seen: list[Event] = []
+    seen = [] if into is None else into
     path = f"http://127.0.0.1:{port}/operations/{operation.id}/events"
     async with httpx.AsyncClient(timeout=40) as web:
         with contextlib.suppress(httpx.TransportError):
             async with web.stream("GET", path, headers={"Last-Event-ID": str(after)}) as answer:
                 assert answer.status_code == 200
                 async for event in events_of(answer.aiter_bytes()):
-                    seen.append(event)  # noqa: PERF401 - what came before the break counts
+                    seen.append(event)
     return seen
 
 
@@ -255,7 +257,11 @@ async def test_work_goes_on_after_an_orderly_restart_in_mid_step(
     first = await replica()
     operation = await _request(desk, tmp_path)
     await _appeared(tmp_path / "tool-is-up")
+    seen: list[Event] = []
+    watching = asyncio.create_task(_watch(first.port, operation, into=seen))
+    await eventually(lambda: _has_begun(seen, "step_5"))
     await first.send(signal.SIGTERM)
+    await watching
     assert _tools(tmp_path) == []
     (tmp_path / "go").touch()
     await replica()
@@ -286,6 +292,10 @@ async def test_another_replica_takes_over_when_one_is_killed(
         # Only the step that was at work may have begun twice; none is missing.
         assert sorted(set(done)) == sorted(ALL_STEPS)
         assert [name for name in ALL_STEPS if done.count(name) > 1] in ([], ["step_5"])
+
+
+async def _has_begun(seen: list[Event], step: str) -> bool:
+    return any(event.data.get("name") == step for event in seen)
 
 
 def _tools(folder: Path) -> list[int]:
