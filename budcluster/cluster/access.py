@@ -1,0 +1,90 @@
+"""Opens a cluster with the credential that is stored for it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import select
+
+from budcluster.cluster.errors import ClusterNotFound
+from budcluster.cluster.models import Cluster
+from budcluster.credentials.envelope import Owner
+from budcluster.credentials.models import Credential, CredentialPurpose
+from budcluster.credentials.repository import owner_of
+from budcluster.credentials.vault import Vault
+from budcluster.kit.clock import Clock
+from budcluster.kit.command import LineSink
+from budcluster.kit.database import Database
+from budcluster.kube.door import Door, Doors
+from budcluster.kube.kubeconfig import Kubeconfig, read_kubeconfig
+
+COLUMN: Final = "clusters.kubeconfig_encrypted"
+
+
+class NoCredential(Exception):
+    """The service holds no credential for this cluster: it was never onboarded to the end."""
+
+    next_step = "Onboard the cluster with a kubeconfig: POST /clusters/{id}/onboard."
+
+
+def kubeconfig_owner(cluster_id: UUID) -> Owner:
+    """Where a cluster's own credential belongs."""
+    return Owner(COLUMN, cluster_id)
+
+
+class ClusterAccess:
+    """The way to a cluster for everything above. No database session is open while the cluster is spoken to."""
+
+    def __init__(self, database: Database, vault: Vault, doors: Doors, *, clock: Clock, allow_local: bool) -> None:
+        """`allow_local` as in KUBERNETES__ALLOW_LOCAL_SERVERS."""
+        self._database = database
+        self._vault = vault
+        self._doors = doors
+        self._clock = clock
+        self._allow_local = allow_local
+
+    @asynccontextmanager
+    async def open(self, cluster_id: UUID, *, operation: str, on_line: LineSink | None = None) -> AsyncIterator[Door]:
+        """The cluster, with the credential in use. `operation` names the work for the audit trail.
+
+        Raises ClusterNotFound, NoCredential, and what the vault raises.
+        """
+        kubeconfig = await self.kubeconfig(cluster_id, operation=operation)
+        async with self._doors.open(kubeconfig, on_line=on_line) as door:
+            yield door
+
+    @asynccontextmanager
+    async def open_upload(
+        self, cluster_id: UUID, *, operation: str, on_line: LineSink | None = None
+    ) -> AsyncIterator[Door]:
+        """The cluster, with the kubeconfig that was uploaded to onboard it. Raises NoCredential."""
+        kubeconfig = await self._uploaded(cluster_id, operation=operation)
+        async with self._doors.open(kubeconfig, on_line=on_line) as door:
+            yield door
+
+    async def kubeconfig(self, cluster_id: UUID, *, operation: str) -> Kubeconfig:
+        """The credential in use. Raises ClusterNotFound, NoCredential."""
+        async with self._database.reading() as session:
+            cluster = await session.get(Cluster, cluster_id)
+            if cluster is None:
+                raise ClusterNotFound(cluster_id)
+            sealed = cluster.kubeconfig_encrypted
+        if sealed is None:
+            raise NoCredential(f"The service holds no credential for the cluster {cluster_id}.")
+        secret = await self._vault.open_(sealed, kubeconfig_owner(cluster_id), operation=operation)
+        return self._read(secret.text())
+
+    async def _uploaded(self, cluster_id: UUID, *, operation: str) -> Kubeconfig:
+        async with self._database.reading() as session:
+            wanted = select(Credential).where(
+                Credential.cluster_id == cluster_id, Credential.purpose == CredentialPurpose.ONBOARDING
+            )
+            credential = (await session.scalars(wanted)).one_or_none()
+        if credential is None:
+            raise NoCredential(f"There is no uploaded kubeconfig for the cluster {cluster_id}.")
+        secret = await self._vault.open_(credential.secret, owner_of(credential.id), operation=operation)
+        return self._read(secret.text())
+
+    def _read(self, text: str) -> Kubeconfig:
+        return read_kubeconfig(text, now=self._clock.now(), allow_local=self._allow_local)

@@ -1,0 +1,221 @@
+"""Taking a cluster into service, step by step: load, act, apply. Each may run twice and be killed at any point."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel
+from sqlalchemy import delete, select, update
+from sqlalchemy.exc import IntegrityError
+
+from budcluster.cluster.access import ClusterAccess, NoCredential, kubeconfig_owner
+from budcluster.cluster.errors import ClusterKnownAlready, ClusterNotFound
+from budcluster.cluster.models import Cluster, ClusterOrigin
+from budcluster.cluster.options import ClusterOptions
+from budcluster.cluster.verdicts import verdicts
+from budcluster.credentials.models import Credential, CredentialPurpose
+from budcluster.credentials.vault import Vault
+from budcluster.durable.runtime import Execution
+from budcluster.hardware.survey import survey
+from budcluster.kit.clock import Clock
+from budcluster.kit.command import Line
+from budcluster.kit.database import Database
+from budcluster.kube.client import ClusterClient
+from budcluster.kube.kubeconfig import Kubeconfig
+from budcluster.operations.contracts import OperationPayload
+from budcluster.operations.journal import Journals, StepJournal
+from budcluster.provisioning import adoption
+from budcluster.provisioning.ansible import onboard
+
+
+class Nothing(BaseModel):
+    """A step that leaves no facts behind."""
+
+
+@dataclass(frozen=True)
+class ClusterFacts:
+    """What a step needs of the row, read in a short session."""
+
+    id: UUID
+    name: str
+    origin: ClusterOrigin
+    options: ClusterOptions
+
+
+class OnboardingActivities:
+    """The steps that make a cluster ours to use; the add-ons have activities of their own."""
+
+    def __init__(
+        self, database: Database, access: ClusterAccess, vault: Vault, journals: Journals, clock: Clock
+    ) -> None:
+        self._database = database
+        self._access = access
+        self._vault = vault
+        self._journals = journals
+        self._clock = clock
+
+    async def check_access(self, payload: OperationPayload, _: Execution) -> None:
+        """Reach the cluster, learn which one it is, and whether the credential is enough."""
+
+        async def act(step: StepJournal) -> Nothing:
+            with verdicts():
+                facts = await self._facts(payload.subject_id)
+                async with self._access.open_upload(payload.subject_id, operation=str(payload.operation_id)) as door:
+                    identity = await adoption.identify(door.client)
+                    step.percent(40, detail=f"Kubernetes {identity.git_version}")
+                    if facts.options.manage_addons:
+                        await adoption.require_permissions(door.client)
+                    await self._require_unclaimed(door.client, facts)
+                    await self._record_identity(payload.subject_id, identity)
+            return Nothing()
+
+        await self._journals.of(payload).run("check_access", act, gives=Nothing)
+
+    async def inspect_cluster(self, payload: OperationPayload, _: Execution) -> None:
+        """Write down what the cluster is and has, before anything is changed."""
+
+        async def act(step: StepJournal) -> Nothing:
+            with verdicts():
+                facts = await self._facts(payload.subject_id)
+                async with self._access.open_upload(payload.subject_id, operation=str(payload.operation_id)) as door:
+                    identity = await adoption.identify(door.client)
+                    report = await adoption.report(
+                        door.client, identity, manage_addons=facts.options.manage_addons
+                    )
+            for warning in report["warnings"]:
+                step.log(f"Warning: {warning}")
+            await self._write(payload.subject_id, adoption_report=report, node_count=report["nodes"])
+            return Nothing()
+
+        await self._journals.of(payload).run("inspect_cluster", act, gives=Nothing)
+
+    async def prepare_cluster(self, payload: OperationPayload, _: Execution) -> None:
+        """Run the playbook, and replace the uploaded credential by that of our own service account."""
+
+        async def act(step: StepJournal) -> Nothing:
+            done = 0
+
+            def on_task(task: str) -> None:
+                nonlocal done
+                done += 1
+                step.percent(90 * done / onboard.TASKS, detail=task)
+
+            with verdicts():
+                facts = await self._facts(payload.subject_id)
+                upload = self._access.open_upload(
+                    payload.subject_id, operation=str(payload.operation_id), on_line=lines_to(step)
+                )
+                async with upload as door:
+                    own = await onboard.prepare(
+                        door,
+                        cluster_id=facts.id,
+                        name=facts.name,
+                        manage_addons=facts.options.manage_addons,
+                        on_task=on_task,
+                    )
+                async with ClusterClient(own) as client:
+                    await adoption.identify(client)
+                await self._keep_credential(facts, own)
+            return Nothing()
+
+        await self._journals.of(payload).run("prepare_cluster", act, gives=Nothing)
+
+    async def read_hardware(self, payload: OperationPayload, _: Execution) -> None:
+        """Read the whole profile and keep it."""
+
+        async def act(step: StepJournal) -> Nothing:
+            with verdicts():
+                async with self._access.open(payload.subject_id, operation=str(payload.operation_id)) as door:
+                    profile = await survey(door.client)
+            summary = profile.summary
+            step.percent(90, detail=f"{summary.nodes} nodes, {summary.gpus} GPUs")
+            await self._write(
+                payload.subject_id,
+                hardware_profile=as_json(profile),
+                hardware_detected_at=self._clock.now(),
+                node_count=summary.nodes,
+                gpu_count=summary.gpus,
+            )
+            return Nothing()
+
+        await self._journals.of(payload).run("read_hardware", act, gives=Nothing)
+
+    async def _facts(self, cluster_id: UUID) -> ClusterFacts:
+        async with self._database.reading() as session:
+            cluster = await session.get(Cluster, cluster_id)
+        if cluster is None:
+            raise ClusterNotFound(cluster_id)
+        return ClusterFacts(cluster.id, cluster.name, cluster.origin, ClusterOptions.of(cluster))
+
+    async def _require_unclaimed(self, client: ClusterClient, facts: ClusterFacts) -> None:
+        claim = await adoption.claimed_by(client)
+        if claim is None or claim == str(facts.id):
+            return
+        async with self._database.reading() as session:
+            known = (await session.scalars(select(Cluster.id).where(Cluster.id == _uuid(claim)))).one_or_none()
+        if known is not None:
+            raise ClusterKnownAlready(known)
+
+    async def _record_identity(self, cluster_id: UUID, identity: adoption.Identity) -> None:
+        try:
+            await self._write(
+                cluster_id, kubernetes_version=identity.git_version, system_uid=identity.system_uid
+            )
+        except IntegrityError as error:
+            async with self._database.reading() as session:
+                found = select(Cluster.id).where(Cluster.system_uid == identity.system_uid)
+                known = (await session.scalars(found)).one_or_none()
+            if known is None:
+                raise
+            raise ClusterKnownAlready(known) from error
+
+    async def _keep_credential(self, facts: ClusterFacts, own: Kubeconfig) -> None:
+        sealed = self._vault.seal(own.to_json().encode(), kubeconfig_owner(facts.id))
+        async with self._database.writing() as session:
+            await session.execute(
+                update(Cluster).where(Cluster.id == facts.id).values(kubeconfig_encrypted=sealed, server=own.server)
+            )
+            if not facts.options.keep_upload:
+                await session.execute(
+                    delete(Credential).where(
+                        Credential.cluster_id == facts.id, Credential.purpose == CredentialPurpose.ONBOARDING
+                    )
+                )
+
+    async def _write(self, cluster_id: UUID, **values: Any) -> None:
+        """Change the row; that it is gone is news for whoever wants the work, and they end it."""
+        async with self._database.writing() as session:
+            done = await session.execute(
+                update(Cluster)
+                .where(Cluster.id == cluster_id)
+                .values(**values, version=Cluster.version + 1)
+                .returning(Cluster.id)
+            )
+            if done.one_or_none() is None:
+                raise ClusterNotFound(cluster_id)
+
+
+def as_json(value: Any) -> Any:
+    """Plain JSON data of dataclasses."""
+    return orjson.loads(orjson.dumps(value))
+
+
+def lines_to(step: StepJournal) -> "Any":
+    """A sink for the output of tools."""
+
+    def sink(line: Line) -> None:
+        if line.text.strip():
+            step.log(line.text)
+
+    return sink
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        return UUID(int=0)
+
+

@@ -1,0 +1,27 @@
+"""Names of the workflows and activities of clusters. Permanent: running instances carry them."""
+
+from datetime import timedelta
+from typing import Final
+
+from budcluster.durable.refs import QUICK, ActivityRef, Retry, WorkflowRef
+from budcluster.operations.contracts import OperationPayload
+
+STEADY: Final = Retry("steady", 12, timedelta(seconds=2), timedelta(seconds=20))
+"""About three minutes: an API server that restarts must not fail the work, and one that is gone must not hang it."""
+
+ONBOARD_CLUSTER: Final = WorkflowRef("onboard_cluster", takes=OperationPayload)
+DETECT_HARDWARE: Final = WorkflowRef("detect_hardware", takes=OperationPayload)
+SHARE_GPUS: Final = WorkflowRef("share_gpus", takes=OperationPayload)
+DELETE_CLUSTER: Final = WorkflowRef("delete_cluster", takes=OperationPayload)
+
+CHECK_ACCESS: Final = ActivityRef("check_access", takes=OperationPayload, retry=QUICK)
+INSPECT_CLUSTER: Final = ActivityRef("inspect_cluster", takes=OperationPayload, retry=STEADY)
+PREPARE_CLUSTER: Final = ActivityRef("prepare_cluster", takes=OperationPayload, retry=STEADY)
+INSTALL_PROMETHEUS: Final = ActivityRef("install_prometheus", takes=OperationPayload, retry=STEADY)
+INSTALL_NFD: Final = ActivityRef("install_nfd", takes=OperationPayload, retry=STEADY)
+DETECT_NODES: Final = ActivityRef("detect_nodes", takes=OperationPayload, retry=STEADY)
+INSTALL_GPU_OPERATOR: Final = ActivityRef("install_gpu_operator", takes=OperationPayload, retry=STEADY)
+INSTALL_HAMI: Final = ActivityRef("install_hami", takes=OperationPayload, retry=STEADY)
+READ_HARDWARE: Final = ActivityRef("read_hardware", takes=OperationPayload, retry=STEADY)
+REMOVE_ADDONS: Final = ActivityRef("remove_addons", takes=OperationPayload, retry=QUICK)
+LEAVE_CLUSTER: Final = ActivityRef("leave_cluster", takes=OperationPayload, retry=QUICK)

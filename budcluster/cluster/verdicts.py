@@ -1,0 +1,45 @@
+"""Which failures of the outside world are worth trying again, and which are final."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from budcluster.cluster.access import NoCredential
+from budcluster.durable.errors import NonRetryableError
+from budcluster.kit.database import DatabaseUnavailable
+from budcluster.kit.errors import DomainError
+from budcluster.kube.errors import CertificateProblem, Forbidden, Rejected, Unauthorized
+from budcluster.kube.helm import ChartUnavailable, ObjectRefused, OwnedByAnother, RenderFailed
+from budcluster.kube.playbooks import AnsibleMissing, PlaybookMissing
+from budcluster.kube.refusals import KubeconfigRefused
+from budcluster.provisioning.adoption import PermissionsMissing, VersionRefused
+
+FINAL: Final = (
+    AnsibleMissing,
+    CertificateProblem,
+    ChartUnavailable,
+    DomainError,
+    Forbidden,
+    KubeconfigRefused,
+    NoCredential,
+    ObjectRefused,
+    OwnedByAnother,
+    PermissionsMissing,
+    PlaybookMissing,
+    Rejected,
+    RenderFailed,
+    Unauthorized,
+    VersionRefused,
+)
+"""Trying again changes nothing: somebody has to do something first."""
+
+
+@contextmanager
+def verdicts() -> Iterator[None]:
+    """Raises NonRetryableError for what is final; everything else passes and is tried again."""
+    try:
+        yield
+    except DatabaseUnavailable:
+        raise
+    except FINAL as error:
+        raise NonRetryableError(error.detail if isinstance(error, DomainError) else str(error)) from error
