@@ -1,6 +1,7 @@
 """The one place that names concrete parts and joins them: database, gateways, services, background work."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from budcluster.api.health import Metrics, Readiness
 from budcluster.api.idempotency import forget_old_answers
 from budcluster.api.tokens import TokenDigest
 from budcluster.audit.services import AuditService
+from budcluster.cluster.access import ClusterAccess
+from budcluster.cluster.adoption import ClusterWork
+from budcluster.cluster.feature import HardwareRequests, cluster_feature
 from budcluster.cluster.services import ClusterService
 from budcluster.config import Settings
 from budcluster.credentials.errors import KeyUnusable
@@ -21,9 +25,11 @@ from budcluster.credentials.ring import KeyRing
 from budcluster.credentials.services import CredentialService
 from budcluster.credentials.vault import Vault
 from budcluster.deployment.services import DeploymentService
+from budcluster.hardware.changes import HardwareWorkHolder
 from budcluster.kit.clock import Clock, SystemClock
 from budcluster.kit.database import Database, DatabaseUnavailable
 from budcluster.kit.redaction import Redactor
+from budcluster.kube.door import Doors
 from budcluster.migrations import migrate
 from budcluster.operations.feeds import Feeds
 from budcluster.operations.long_work import Feature, LongWork
@@ -101,6 +107,13 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
     metrics = Metrics()
     long_work = LongWork(settings, database, own_clock, metrics.registry)
     long_work.add(Feature(jobs=[_idempotency_job(settings, database)]))
+    access = ClusterAccess(
+        database, vault, make_doors(settings), clock=own_clock, allow_local=settings.kubernetes.allow_local_servers
+    )
+    long_work.add(cluster_feature(settings, database, access, vault, long_work.journals, own_clock))
+    work = ClusterWork(long_work.operations, vault, own_clock, allow_local=settings.kubernetes.allow_local_servers)
+    edge.provide(ClusterWork, work)
+    edge.provide(HardwareWorkHolder, HardwareWorkHolder(HardwareRequests(work)))
     edge.provide(Operations, long_work.operations)
     edge.provide(Feeds, long_work.feeds)
     authenticator = Authenticator(
@@ -117,6 +130,17 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
     }
     readiness = Readiness(checks, notes={"periodic_jobs": long_work.late_jobs})
     return Service(edge, authenticator, readiness, metrics, long_work)
+
+
+def make_doors(settings: Settings) -> Doors:
+    """The way to clusters: API, Helm and Ansible."""
+    return Doors(
+        playbooks=settings.ansible_playbooks_path,
+        workspace=settings.kubernetes.workspace,
+        max_tools=settings.kubernetes.max_tools,
+        collections=settings.kubernetes.collections_path,
+        path=os.environ.get("PATH"),
+    )
 
 
 def redactor_for(settings: Settings) -> Redactor:

@@ -1,7 +1,6 @@
 """Taking a cluster into service, step by step: load, act, apply. Each may run twice and be killed at any point."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +9,7 @@ from pydantic import BaseModel
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 
-from budcluster.cluster.access import ClusterAccess, NoCredential, kubeconfig_owner
+from budcluster.cluster.access import ClusterAccess, kubeconfig_owner
 from budcluster.cluster.errors import ClusterKnownAlready, ClusterNotFound
 from budcluster.cluster.models import Cluster, ClusterOrigin
 from budcluster.cluster.options import ClusterOptions
@@ -81,9 +80,7 @@ class OnboardingActivities:
                 facts = await self._facts(payload.subject_id)
                 async with self._access.open_upload(payload.subject_id, operation=str(payload.operation_id)) as door:
                     identity = await adoption.identify(door.client)
-                    report = await adoption.report(
-                        door.client, identity, manage_addons=facts.options.manage_addons
-                    )
+                    report = await adoption.report(door.client, identity, manage_addons=facts.options.manage_addons)
             for warning in report["warnings"]:
                 step.log(f"Warning: {warning}")
             await self._write(payload.subject_id, adoption_report=report, node_count=report["nodes"])
@@ -160,9 +157,7 @@ class OnboardingActivities:
 
     async def _record_identity(self, cluster_id: UUID, identity: adoption.Identity) -> None:
         try:
-            await self._write(
-                cluster_id, kubernetes_version=identity.git_version, system_uid=identity.system_uid
-            )
+            await self._write(cluster_id, kubernetes_version=identity.git_version, system_uid=identity.system_uid)
         except IntegrityError as error:
             async with self._database.reading() as session:
                 found = select(Cluster.id).where(Cluster.system_uid == identity.system_uid)
@@ -217,5 +212,3 @@ def _uuid(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         return UUID(int=0)
-
-

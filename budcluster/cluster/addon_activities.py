@@ -16,13 +16,12 @@ from budcluster.cluster.verdicts import verdicts
 from budcluster.config import AddonSettings
 from budcluster.durable.runtime import Execution
 from budcluster.hardware import gpu_operator, hami, installer, nfd, prometheus
-from budcluster.hardware.addons import Addon, AddonName, Surroundings
-from budcluster.hardware.models import AddonOwner, AddonState, ClusterAddon
+from budcluster.hardware.addons import Addon, Surroundings
+from budcluster.hardware.models import AddonName, AddonOwner, AddonState, ClusterAddon
 from budcluster.hardware.profile import Sharing
 from budcluster.hardware.survey import nvidia_nodes
 from budcluster.kit.database import Database
 from budcluster.kube.door import Door
-from budcluster.kube.errors import KubeError
 from budcluster.kube.helm import ClusterUnreachable, HelmError
 from budcluster.kube.playbooks import PlaybookError
 from budcluster.kube.versions import Version
@@ -262,5 +261,3 @@ async def known_addons(database: Database, cluster_id: UUID) -> list[ClusterAddo
     async with database.reading() as session:
         found = select(ClusterAddon).where(ClusterAddon.cluster_id == cluster_id)
         return list(await session.scalars(found))
-
-

@@ -14,7 +14,7 @@ from budcluster.cluster.addon_activities import AddonActivities, known_addons
 from budcluster.cluster.errors import ClusterNotFound
 from budcluster.credentials.errors import SealedSecretRefused
 from budcluster.durable.runtime import Execution
-from budcluster.hardware import hami, installer
+from budcluster.hardware import installer
 from budcluster.hardware.models import AddonName, AddonOwner, ClusterAddon
 from budcluster.hardware.survey import nvidia_nodes
 from budcluster.kit.database import Database
@@ -40,9 +40,7 @@ class Receipt(BaseModel):
 class DeletionActivities:
     """The steps of deleting an adopted cluster."""
 
-    def __init__(
-        self, database: Database, access: ClusterAccess, journals: Journals, addons: AddonActivities
-    ) -> None:
+    def __init__(self, database: Database, access: ClusterAccess, journals: Journals, addons: AddonActivities) -> None:
         self._database = database
         self._access = access
         self._journals = journals
@@ -125,5 +123,3 @@ async def _unlabel(door: Door) -> None:
 def _summary(receipt: Receipt) -> str:
     removed = f"Removed: {', '.join(receipt.removed)}." if receipt.removed else "There was nothing of ours."
     return removed + (f" May be left: {', '.join(receipt.left)}." if receipt.left else "")
-
-

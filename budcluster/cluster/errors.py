@@ -1,5 +1,7 @@
 """Facts about clusters that callers see as problems."""
 
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from budcluster.cluster.models import ClusterStatus
@@ -49,4 +51,73 @@ class IllegalClusterMove(Conflict):
             f"A cluster that is {present} cannot become {wanted}; wait for its operation to end, then look again.",
             status_now=present,
             allowed_statuses=allowed,
+        )
+
+
+class ClusterKnownAlready(Conflict):
+    """The cluster behind this kubeconfig is onboarded already; `cluster_id` is its id. Use that one, or delete it."""
+
+    title = "Cluster is known already"
+
+    def __init__(self, cluster_id: UUID) -> None:
+        super().__init__(
+            f"This cluster is known already as {cluster_id}; use that one, or delete it first.", cluster_id=cluster_id
+        )
+
+
+class ClusterNotReady(Conflict):
+    """Only a READY cluster can do this. Wait until its operation has ended, or onboard it again if it failed."""
+
+    title = "Cluster is not ready"
+
+    def __init__(self, name: str, status: ClusterStatus) -> None:
+        super().__init__(
+            f"The cluster {name} is {status}; wait for its operation, or onboard it again.", status_now=status
+        )
+
+
+class ClusterHasDeployments(Conflict):
+    """Models are served on this cluster; `deployments` lists them. Delete those first."""
+
+    title = "Cluster still serves deployments"
+
+    def __init__(self, name: str, deployments: list[str]) -> None:
+        super().__init__(
+            f"The cluster {name} still serves {len(deployments)} deployments; delete them first.",
+            deployments=deployments,
+        )
+
+
+class ClusterIsBeingDeleted(Conflict):
+    """The cluster is being deleted. Wait for that to end; then the name is free again."""
+
+    title = "Cluster is being deleted"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The cluster {name} is being deleted; wait for that to end.")
+
+
+class KubeconfigNotAccepted(Invalid):
+    """The kubeconfig cannot be used. `errors` lists each reason with its place in the kubeconfig and the way out."""
+
+    title = "Kubeconfig cannot be used"
+
+    def __init__(self, reasons: Sequence[tuple[str, str, str]], *, contexts: Sequence[str] = ()) -> None:
+        """`reasons` are slug, pointer inside the kubeconfig, and sentence."""
+        errors = [
+            {"in": "body", "pointer": "/kubeconfig", "code": slug, "place": pointer, "detail": sentence}
+            for slug, pointer, sentence in reasons
+        ]
+        extensions: dict[str, Any] = {"contexts": list(contexts)} if contexts else {}
+        super().__init__(" ".join(sentence for _, _, sentence in reasons), errors=errors, **extensions)
+
+
+class GpusInUse(Conflict):
+    """Pods hold GPUs, and changing how GPUs are shared would break them; `pods` lists them. Stop them, or force it."""
+
+    title = "GPUs are in use"
+
+    def __init__(self, pods: list[str]) -> None:
+        super().__init__(
+            f'{len(pods)} pods hold GPUs and would break; stop them first, or send "force": true.', pods=pods
         )

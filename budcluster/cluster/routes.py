@@ -11,11 +11,31 @@ from budcluster.api.etag import tag
 from budcluster.api.problems import problems
 from budcluster.api.schemas import Page
 from budcluster.api.transaction import TransactionalRoute
-from budcluster.cluster.errors import ClusterNameTaken, ClusterNotFound, ProvisioningNotAvailable
-from budcluster.cluster.schemas import ClusterAnswer, ClusterQuery, ClusterRegistration
+from budcluster.cluster.adoption import ClusterWork
+from budcluster.cluster.errors import (
+    ClusterHasDeployments,
+    ClusterIsBeingDeleted,
+    ClusterKnownAlready,
+    ClusterNameTaken,
+    ClusterNotFound,
+    KubeconfigNotAccepted,
+    ProvisioningNotAvailable,
+)
+from budcluster.cluster.models import Cluster
+from budcluster.cluster.options import ClusterOptions
+from budcluster.cluster.schemas import (
+    ClusterAnswer,
+    ClusterQuery,
+    ClusterRegistration,
+    ClusterWithOperation,
+    Onboarding,
+)
 from budcluster.cluster.services import ClusterService
+from budcluster.operations.errors import OperationBusy
+from budcluster.operations.models import Operation
 
 Clusters = Annotated[ClusterService, provided(ClusterService)]
+Work = Annotated[ClusterWork, provided(ClusterWork)]
 
 router = APIRouter(prefix="/clusters", tags=["clusters"], route_class=TransactionalRoute)
 
@@ -53,3 +73,55 @@ async def get_cluster(cluster_id: UUID, session: Read, clusters: Clusters, respo
     cluster = await clusters.get(session, cluster_id)
     tag(response, cluster.version)
     return ClusterAnswer.model_validate(cluster)
+
+
+@router.post(
+    "/{cluster_id}/onboard",
+    status_code=202,
+    operation_id="onboard_cluster",
+    summary="Take an existing cluster into service",
+    responses=problems(
+        ClusterNotFound, ClusterIsBeingDeleted, ClusterKnownAlready, KubeconfigNotAccepted, OperationBusy
+    ),
+)
+async def onboard_cluster(
+    cluster_id: UUID, body: Onboarding, session: Write, work: Work, actor: CurrentActor, response: Response
+) -> ClusterWithOperation:
+    """Checks the kubeconfig at once, then works in the background. Repeat it to go on after a failure."""
+    cluster, operation = await work.onboard(
+        session,
+        cluster_id,
+        kubeconfig=body.kubeconfig,
+        context=body.context,
+        options=ClusterOptions(
+            manage_addons=body.manage_addons,
+            gpu_sharing=body.gpu_sharing,
+            replicas_per_gpu=body.replicas_per_gpu,
+            keep_upload=body.keep_upload,
+        ),
+        actor=actor.name,
+    )
+    return accepted(response, cluster, operation)
+
+
+@router.delete(
+    "/{cluster_id}",
+    status_code=202,
+    operation_id="delete_cluster",
+    summary="Delete a cluster",
+    responses=problems(ClusterNotFound, ClusterHasDeployments, OperationBusy),
+)
+async def delete_cluster(
+    cluster_id: UUID, session: Write, work: Work, actor: CurrentActor, response: Response
+) -> ClusterWithOperation:
+    """Takes away what the service brought into an adopted cluster, then forgets it. Running work is cancelled first."""
+    cluster, operation = await work.delete(session, cluster_id, actor=actor.name)
+    return accepted(response, cluster, operation)
+
+
+def accepted(response: Response, cluster: Cluster, operation: Operation) -> ClusterWithOperation:
+    """The answer to a request for long work."""
+    response.headers["Location"] = f"/operations/{operation.id}"
+    tag(response, cluster.version)
+    answer = ClusterAnswer.model_validate(cluster).model_dump()
+    return ClusterWithOperation.model_validate({**answer, "operation_id": operation.id})

@@ -2,12 +2,14 @@
 
 from datetime import datetime
 from typing import Any, Literal
+from uuid import UUID
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from budcluster.api.paging import LabelledPageQuery
 from budcluster.api.schemas import Answer, Body, Labels, Name, Parsed, Versioned
 from budcluster.cluster.models import ClusterHealth, ClusterOrigin, ClusterProvider, ClusterStatus
+from budcluster.hardware.profile import Sharing
 
 
 class ClusterRegistration(Body):
@@ -41,13 +43,55 @@ class ClusterRegistration(Body):
     labels: Labels = Field(default_factory=dict)
 
 
+class Onboarding(Body):
+    """How to reach an existing cluster, and what the service may do there."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"kubeconfig": "apiVersion: v1\nkind: Config\n…", "context": "prod", "gpu_sharing": "hami"},
+            ]
+        }
+    )
+
+    kubeconfig: str = Field(
+        min_length=1,
+        max_length=1024 * 1024,
+        description="YAML or JSON, everything inline. It is rebuilt, sealed, and forgotten once the service has an "
+        "account of its own in the cluster.",
+        examples=["apiVersion: v1\nkind: Config\n…"],
+    )
+    context: str | None = Field(
+        None, min_length=1, max_length=253, description="Which context, where there are several.", examples=["prod"]
+    )
+    manage_addons: bool = Field(
+        True,
+        description="False gives the service a narrow role: it installs nothing and serves models only.",
+        examples=[True],
+    )
+    gpu_sharing: Parsed[Sharing] = Field(
+        Sharing.HAMI, description="`hami`, `time-slicing` or `none`: how NVIDIA GPUs are handed to pods."
+    )
+    replicas_per_gpu: int = Field(4, ge=2, le=64, description="Shares of one GPU under time-slicing.")
+    keep_upload: bool = Field(False, description="True keeps the uploaded kubeconfig, sealed, beside our own.")
+
+    @field_validator("gpu_sharing")
+    @classmethod
+    def _is_a_choice(cls, value: Sharing) -> Sharing:
+        if value not in {Sharing.HAMI, Sharing.TIME_SLICING, Sharing.NONE}:
+            raise ValueError("must be hami, time-slicing or none")
+        return value
+
+
 class ResourceError(Answer):
     """Why a resource is in ERROR or FAILED."""
 
     type: str = Field(examples=["/problems/cluster-unreachable"])
     detail: str
+    next_step: str | None = Field(None, description="What to do about it.")
     step: str | None = None
     since: datetime | None = None
+    operation_id: UUID | None = None
 
 
 class ClusterAnswer(Versioned):
@@ -66,6 +110,12 @@ class ClusterAnswer(Versioned):
     health_reasons: list[Any] = Field(examples=[[]])
     health_since: datetime | None
     error: ResourceError | None = Field(description="Set while status is ERROR.")
+
+
+class ClusterWithOperation(ClusterAnswer):
+    """A cluster and the long work that was begun on it."""
+
+    operation_id: UUID = Field(description="Follow it at `/operations/{operation_id}`.")
 
 
 class ClusterQuery(LabelledPageQuery):

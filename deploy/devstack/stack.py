@@ -162,9 +162,14 @@ class Stack:
             "SYMMETRIC_KEY_PATH": str(ROOT / "crypto-keys/symmetric-key-256"),
             "ANSIBLE_PLAYBOOKS_PATH": str(ROOT / "playbooks"),
             "TERRAFORM_WORKSPACE": str(self._plan.state / "terraform"),
+            "KUBERNETES__WORKSPACE": str(self._plan.state / "tools"),
+            "KUBERNETES__ALLOW_LOCAL_SERVERS": "true",
+            "ADDONS__CHART_MIRROR": str(ROOT / "deploy/sandbox/charts"),
         }
+        tools = tool_environment()
+        defaults["KUBERNETES__COLLECTIONS_PATH"] = tools["ANSIBLE_COLLECTIONS_PATH"]
         given = {"DATABASE_URL": database_url, "HOST": "127.0.0.1", "PORT": str(self._plan.port)}
-        return {**defaults, **os.environ, **tool_environment(), **given}
+        return {**defaults, **os.environ, **tools, **given}
 
     def _say_what_next(self) -> None:
         plan = self._plan

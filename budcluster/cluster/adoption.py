@@ -1,0 +1,290 @@
+"""Asking for long work on a cluster: onboarding, detection, sharing of GPUs, deletion. Sessions are the caller's."""
+
+from collections.abc import Sequence
+from typing import Protocol
+from uuid import UUID, uuid4
+
+import structlog
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+
+from budcluster.audit import services as audit
+from budcluster.cluster import refs, workflows
+from budcluster.cluster.errors import (
+    ClusterHasDeployments,
+    ClusterIsBeingDeleted,
+    ClusterKnownAlready,
+    ClusterNotFound,
+    ClusterNotReady,
+    KubeconfigNotAccepted,
+)
+from budcluster.cluster.lifecycle import move
+from budcluster.cluster.models import Cluster, ClusterStatus
+from budcluster.cluster.options import ClusterOptions
+from budcluster.credentials.models import Credential, CredentialPurpose
+from budcluster.credentials.repository import owner_of
+from budcluster.credentials.vault import Vault
+from budcluster.kit.clock import Clock
+from budcluster.kit.database import ReadSession, WriteSession
+from budcluster.kube.kubeconfig import Kubeconfig, read_kubeconfig
+from budcluster.kube.refusals import KubeconfigRefused, SeveralContexts, SeveralProblems
+from budcluster.operations.models import Operation, SubjectType
+from budcluster.operations.services import Operations, Subject
+
+log = structlog.get_logger(__name__)
+
+
+class DeletionGuard(Protocol):
+    """Answers whether something still runs on a cluster; the deployment feature provides one."""
+
+    async def occupants(self, session: ReadSession, cluster_id: UUID) -> Sequence[str]:
+        """Names of what is there; nothing when the cluster may go."""
+
+
+class Unoccupied:
+    """The guard of a service without deployments."""
+
+    async def occupants(self, session: ReadSession, cluster_id: UUID) -> Sequence[str]:  # noqa: ARG002
+        return ()
+
+
+class ClusterWork:
+    """Long work on clusters. Every call writes the row and the operation in one transaction."""
+
+    def __init__(
+        self,
+        operations: Operations,
+        vault: Vault,
+        clock: Clock,
+        *,
+        allow_local: bool,
+        guard: DeletionGuard | None = None,
+    ) -> None:
+        self._operations = operations
+        self._vault = vault
+        self._clock = clock
+        self._allow_local = allow_local
+        self._guard = guard or Unoccupied()
+
+    async def onboard(
+        self,
+        session: WriteSession,
+        cluster_id: UUID,
+        *,
+        kubeconfig: str,
+        context: str | None,
+        options: ClusterOptions,
+        actor: str,
+    ) -> tuple[Cluster, Operation]:
+        """Check and seal the kubeconfig and ask for onboarding. A failed one goes on, a ready one is renewed.
+
+        Raises ClusterNotFound, ClusterIsBeingDeleted, ClusterKnownAlready, KubeconfigNotAccepted, OperationBusy.
+        """
+        cluster = await self._locked(session, cluster_id)
+        if cluster.status is ClusterStatus.DELETING:
+            raise ClusterIsBeingDeleted(cluster.name)
+        wanted = self._read(kubeconfig, context)
+        await self._claim_server(session, cluster, wanted.server)
+        operation = await self._request(session, cluster, "onboard_cluster", actor)
+        await self._keep_upload(session, cluster, wanted)
+        cluster.settings = options.model_dump(mode="json")
+        cluster.error = None
+        if cluster.status is not ClusterStatus.PROVISIONING:
+            move(cluster, ClusterStatus.PROVISIONING)
+        await session.flush()
+        await self._audit(session, actor, "cluster.onboarding_requested", cluster)
+        return cluster, operation
+
+    async def detect_hardware(
+        self, session: WriteSession, cluster_id: UUID, *, actor: str
+    ) -> tuple[Cluster, Operation]:
+        """Ask for a fresh look at the hardware. Raises ClusterNotFound, ClusterNotReady, OperationBusy."""
+        cluster = await self._ready(session, cluster_id)
+        return cluster, await self._request(session, cluster, "detect_hardware", actor)
+
+    async def share_gpus(
+        self, session: WriteSession, cluster_id: UUID, *, options: ClusterOptions, actor: str
+    ) -> tuple[Cluster, Operation]:
+        """Ask for another way of handing out GPUs. Raises ClusterNotFound, ClusterNotReady, OperationBusy."""
+        cluster = await self._ready(session, cluster_id)
+        operation = await self._request(session, cluster, "share_gpus", actor)
+        cluster.settings = options.model_dump(mode="json")
+        await session.flush()
+        await self._audit(session, actor, "cluster.sharing_requested", cluster, mode=options.gpu_sharing)
+        return cluster, operation
+
+    async def delete(self, session: WriteSession, cluster_id: UUID, *, actor: str) -> tuple[Cluster, Operation]:
+        """Ask for the end of a cluster: running work is cancelled first. Asking again changes nothing.
+
+        Raises ClusterNotFound, ClusterHasDeployments.
+        """
+        cluster = await self._locked(session, cluster_id)
+        if occupants := await self._guard.occupants(session, cluster_id):
+            raise ClusterHasDeployments(cluster.name, list(occupants))
+        operation = await self._request(session, cluster, "delete_cluster", actor, supersedes=True)
+        if cluster.status is not ClusterStatus.DELETING:
+            move(cluster, ClusterStatus.DELETING)
+        await session.flush()
+        await self._audit(session, actor, "cluster.deletion_requested", cluster)
+        return cluster, operation
+
+    async def _request(
+        self, session: WriteSession, cluster: Cluster, kind: str, actor: str, *, supersedes: bool = False
+    ) -> Operation:
+        steps, workflow = _KINDS[kind]
+        return await self._operations.request(
+            session,
+            kind=kind,
+            subject=Subject(SubjectType.CLUSTER, cluster.id, cluster.name),
+            steps=steps,
+            workflow=workflow,
+            actor=actor,
+            supersedes=supersedes,
+            cancelable=not supersedes,
+        )
+
+    async def _ready(self, session: WriteSession, cluster_id: UUID) -> Cluster:
+        cluster = await self._locked(session, cluster_id)
+        if cluster.status is not ClusterStatus.READY:
+            raise ClusterNotReady(cluster.name, cluster.status)
+        return cluster
+
+    async def _locked(self, session: WriteSession, cluster_id: UUID) -> Cluster:
+        cluster = await session.get(Cluster, cluster_id, with_for_update=True)
+        if cluster is None:
+            raise ClusterNotFound(cluster_id)
+        return cluster
+
+    def _read(self, text: str, context: str | None) -> Kubeconfig:
+        try:
+            return read_kubeconfig(text, now=self._clock.now(), context=context, allow_local=self._allow_local)
+        except SeveralContexts as refused:
+            reasons = [(refused.slug, refused.pointer, refused.detail)]
+            raise KubeconfigNotAccepted(reasons, contexts=refused.contexts) from None
+        except SeveralProblems as refused:
+            raise KubeconfigNotAccepted([(p.slug, p.pointer, p.detail) for p in refused.problems]) from None
+        except KubeconfigRefused as refused:
+            raise KubeconfigNotAccepted([(refused.slug, refused.pointer, refused.detail)]) from None
+
+    async def _claim_server(self, session: WriteSession, cluster: Cluster, server: str) -> None:
+        """One row for one server; of two at once the constraint lets one win."""
+        taken = select(Cluster.id).where(Cluster.server == server, Cluster.id != cluster.id)
+        if known := (await session.scalars(taken)).one_or_none():
+            raise ClusterKnownAlready(known)
+        try:
+            async with session.begin_nested():
+                cluster.server = server
+                await session.flush()
+        except IntegrityError as error:
+            known = (await session.scalars(taken)).one_or_none()
+            if known is None:
+                raise
+            raise ClusterKnownAlready(known) from error
+
+    async def _keep_upload(self, session: WriteSession, cluster: Cluster, kubeconfig: Kubeconfig) -> None:
+        mine = Credential.cluster_id == cluster.id, Credential.purpose == CredentialPurpose.ONBOARDING
+        await session.execute(delete(Credential).where(*mine))
+        content = kubeconfig.to_json().encode()
+        credential_id = uuid4()
+        session.add(
+            Credential(
+                id=credential_id,
+                name=f"onboarding-{cluster.id.hex[:12]}",
+                purpose=CredentialPurpose.ONBOARDING,
+                cluster_id=cluster.id,
+                secret=self._vault.seal(content, owner_of(credential_id)),
+                fingerprint=self._vault.fingerprint(content, f"{CredentialPurpose.ONBOARDING} {cluster.id}"),
+                expires_at=kubeconfig.expires_at,
+            )
+        )
+
+    async def _audit(self, session: WriteSession, actor: str, action: str, cluster: Cluster, **facts: str) -> None:
+        await audit.record(
+            session,
+            actor=actor,
+            action=action,
+            subject_type="cluster",
+            subject_id=cluster.id,
+            subject_name=cluster.name,
+            facts=facts,
+        )
+
+
+_KINDS = {
+    "onboard_cluster": (workflows.ONBOARD_STEPS, refs.ONBOARD_CLUSTER),
+    "detect_hardware": (workflows.DETECT_STEPS, refs.DETECT_HARDWARE),
+    "share_gpus": (workflows.SHARE_STEPS, refs.SHARE_GPUS),
+    "delete_cluster": (workflows.DELETE_STEPS, refs.DELETE_CLUSTER),
+}
+
+
+class OnboardingFollower:
+    """Keeps a cluster's status in step with its onboarding."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    async def finished(self, session: WriteSession, operation: Operation) -> None:
+        """READY when it succeeded, ERROR with the cause otherwise; a cluster that is being deleted stays so."""
+        cluster = await session.get(Cluster, operation.subject_id, with_for_update=True)
+        if cluster is None or cluster.status is not ClusterStatus.PROVISIONING:
+            return
+        if operation.error is None:
+            move(cluster, ClusterStatus.READY)
+            cluster.error = None
+        else:
+            move(cluster, ClusterStatus.ERROR)
+            cluster.error = error_of(operation, self._clock)
+        log.info("cluster.onboarding_ended", cluster_id=str(cluster.id), status=cluster.status)
+
+    async def reopened(self, session: WriteSession, operation: Operation) -> None:
+        """Back to PROVISIONING."""
+        cluster = await session.get(Cluster, operation.subject_id, with_for_update=True)
+        if cluster is None:
+            raise ClusterNotFound(operation.subject_id)
+        if cluster.status is not ClusterStatus.PROVISIONING:
+            move(cluster, ClusterStatus.PROVISIONING)
+            cluster.error = None
+
+
+class DeletionFollower:
+    """Removes the row once everything of ours is out of the cluster, or keeps it with the cause."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    async def finished(self, session: WriteSession, operation: Operation) -> None:
+        """The row goes when the work succeeded."""
+        cluster = await session.get(Cluster, operation.subject_id, with_for_update=True)
+        if cluster is None:
+            return
+        if operation.error is None:
+            await audit.record(
+                session, actor=operation.actor, action="cluster.deleted", subject_type="cluster",
+                subject_id=cluster.id, subject_name=cluster.name,
+            )  # fmt: skip
+            await session.delete(cluster)
+        else:
+            move(cluster, ClusterStatus.ERROR)
+            cluster.error = error_of(operation, self._clock)
+
+    async def reopened(self, session: WriteSession, operation: Operation) -> None:
+        """Back to DELETING."""
+        cluster = await session.get(Cluster, operation.subject_id, with_for_update=True)
+        if cluster is None:
+            raise ClusterNotFound(operation.subject_id)
+        if cluster.status is not ClusterStatus.DELETING:
+            move(cluster, ClusterStatus.DELETING)
+
+
+def error_of(operation: Operation, clock: Clock) -> dict[str, object]:
+    """A cluster's error from the operation that failed."""
+    cause = operation.error or {}
+    return {
+        "type": f"/problems/{cause.get('type', 'operation-failed')}",
+        "detail": cause.get("detail", "The operation failed."),
+        "next_step": cause.get("next_step"),
+        "step": cause.get("step"),
+        "since": clock.now().isoformat(),
+        "operation_id": str(operation.id),
+    }

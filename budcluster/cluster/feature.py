@@ -1,0 +1,94 @@
+"""What the cluster feature brings to long work: workflows, activities, followers; and to the hardware routes."""
+
+from uuid import UUID
+
+from sqlalchemy import select
+
+from budcluster.cluster import refs, workflows
+from budcluster.cluster.access import ClusterAccess
+from budcluster.cluster.activities import OnboardingActivities
+from budcluster.cluster.addon_activities import AddonActivities
+from budcluster.cluster.adoption import ClusterWork, DeletionFollower, OnboardingFollower
+from budcluster.cluster.deletion import DeletionActivities
+from budcluster.cluster.errors import ClusterNotFound, GpusInUse
+from budcluster.cluster.models import Cluster
+from budcluster.cluster.options import ClusterOptions
+from budcluster.config import Settings
+from budcluster.credentials.vault import Vault
+from budcluster.hardware.profile import Sharing
+from budcluster.kit.clock import Clock
+from budcluster.kit.database import Database, WriteSession
+from budcluster.operations.journal import Journals
+from budcluster.operations.long_work import Feature
+
+
+def cluster_feature(
+    settings: Settings, database: Database, access: ClusterAccess, vault: Vault, journals: Journals, clock: Clock
+) -> Feature:
+    """Everything that long work on clusters needs."""
+    onboarding = OnboardingActivities(database, access, vault, journals, clock)
+    addons = AddonActivities(
+        database, access, journals, settings.addons, detection_timeout_s=settings.nfd_detection_timeout
+    )
+    deletion = DeletionActivities(database, access, journals, addons)
+    return Feature(
+        workflows=[
+            (refs.ONBOARD_CLUSTER, workflows.onboard_cluster),
+            (refs.DETECT_HARDWARE, workflows.detect_hardware),
+            (refs.SHARE_GPUS, workflows.share_gpus),
+            (refs.DELETE_CLUSTER, workflows.delete_cluster),
+        ],
+        activities=[
+            (refs.CHECK_ACCESS, onboarding.check_access),
+            (refs.INSPECT_CLUSTER, onboarding.inspect_cluster),
+            (refs.PREPARE_CLUSTER, onboarding.prepare_cluster),
+            (refs.INSTALL_PROMETHEUS, addons.install_prometheus),
+            (refs.INSTALL_NFD, addons.install_nfd),
+            (refs.DETECT_NODES, addons.detect_nodes),
+            (refs.INSTALL_GPU_OPERATOR, addons.install_gpu_operator),
+            (refs.INSTALL_HAMI, addons.install_hami),
+            (refs.READ_HARDWARE, onboarding.read_hardware),
+            (refs.REMOVE_ADDONS, deletion.remove_addons),
+            (refs.LEAVE_CLUSTER, deletion.leave_cluster),
+        ],
+        followers={
+            "onboard_cluster": OnboardingFollower(clock),
+            "delete_cluster": DeletionFollower(clock),
+        },
+    )
+
+
+class HardwareRequests:
+    """Implements `hardware.changes.HardwareWork`."""
+
+    def __init__(self, work: ClusterWork) -> None:
+        self._work = work
+
+    async def request_detection(self, session: WriteSession, cluster_id: UUID, *, actor: str) -> UUID:
+        """Ask for a fresh look at the hardware."""
+        _, operation = await self._work.detect_hardware(session, cluster_id, actor=actor)
+        return operation.id
+
+    async def request_sharing(
+        self, session: WriteSession, cluster_id: UUID, *, mode: Sharing, replicas: int, force: bool, actor: str
+    ) -> UUID:
+        """Ask for another way of handing out GPUs. Raises GpusInUse unless forced."""
+        cluster = (await session.scalars(select(Cluster).where(Cluster.id == cluster_id))).one_or_none()
+        if cluster is None:
+            raise ClusterNotFound(cluster_id)
+        present = ClusterOptions.of(cluster)
+        options = present.model_copy(update={"gpu_sharing": mode, "replicas_per_gpu": replicas})
+        if options != present and not force and (pods := _holders(cluster)):
+            raise GpusInUse(pods)
+        _, operation = await self._work.share_gpus(session, cluster_id, options=options, actor=actor)
+        return operation.id
+
+
+def _holders(cluster: Cluster) -> list[str]:
+    """Pods that hold GPUs, as the profile last saw them: by name where HAMi tells, else as a count of the pool."""
+    found: list[str] = []
+    for node in (cluster.hardware_profile or {}).get("nodes", []):
+        named = [f"{use['namespace']}/{use['pod']}" for gpu in node["gpus"] for use in gpu.get("used_by") or ()]
+        held = sum(pool["requested"] for pool in node["pools"])
+        found += named or ([f"{held} on node {node['name']}"] if held else [])
+    return list(dict.fromkeys(found))[:50]
