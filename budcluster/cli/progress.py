@@ -13,6 +13,7 @@ from budcluster.cli.output import out
 
 FINAL: Final = {"SUCCEEDED", "FAILED", "CANCELLED"}
 _RECONNECT_S: Final = 1.0
+_ORDER: Final = {"PENDING": 0, "RUNNING": 1, "SUCCEEDED": 2, "SKIPPED": 2, "FAILED": 2, "CANCELLED": 2}
 
 
 def follow(api: Api, operation_id: str, *, as_json: bool = False) -> dict[str, Any]:
@@ -62,7 +63,9 @@ class _Lines:
             self._step(data)
 
     def _step(self, step: dict[str, Any]) -> None:
-        if step["status"] != self._seen.get(step["name"], "PENDING"):
+        before = self._seen.get(step["name"], "PENDING")
+        # A stream repeats what was there when it began: only what goes forward is news.
+        if _ORDER[step["status"]] > _ORDER[before]:
             self._seen[step["name"]] = step["status"]
             detail = f": {step['detail']}" if step.get("detail") else ""
             typer.echo(f"{step['status']:<9} {step['title']}{detail}")

@@ -55,7 +55,7 @@ class Versioned:
 
     @declared_attr.directive
     def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805 - SQLAlchemy calls it with the class
-        return {"version_id_col": cls.version}
+        return {"version_id_col": cls.version, "eager_defaults": True}
 
 
 def text_enum(kind: type[StrEnum]) -> Enum:
