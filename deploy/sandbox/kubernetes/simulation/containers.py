@@ -115,7 +115,7 @@ class Container:
             self._wait("ErrImageNeverPull", f'Container image "{image}" is not present with pull policy of Never')
             return
         self._say("Pulling", f'Pulling image "{image}"')
-        outcome = images.pull(image, self.pod.world.settings)
+        outcome = images.pull(image, self.pod.world)
         seconds = 0.4 if present and not outcome.error else outcome.seconds
         self._later(seconds, lambda: self._pulled(image, outcome, seconds))
 

@@ -9,7 +9,7 @@ import fnmatch
 import re
 from dataclasses import dataclass
 
-from sandbox.kubernetes.simulation.world import Settings
+from sandbox.kubernetes.simulation.world import World
 
 _SIZES_MIB = (
     ("vllm/vllm-openai-cpu", 1800),
@@ -42,23 +42,23 @@ class Pull:
     error: str = ""
 
 
-def pull(image: str, settings: Settings, *, load: float = 1.0) -> Pull:
-    """What pulling would do. `load` slows the network down."""
+def pull(image: str, world: World) -> Pull:
+    """What pulling would do."""
     repository, tag, _ = split(image)
-    if missing(image, settings):
+    if missing(image, world):
         reference = f"{_full(repository)}:{tag or 'latest'}"
         return Pull(1.0, 0, (
             f'Failed to pull image "{image}": rpc error: code = NotFound desc = failed to pull and unpack image '
             f'"{reference}": failed to resolve reference "{reference}": {reference}: not found'
         ))  # fmt: skip
     size = next((mib for part, mib in _SIZES_MIB if part in repository), 40)
-    return Pull(0.4 + size * load / settings.network_mib_s, size << 20)
+    return Pull(0.4 + size / world.settings.network_mib_s, size << 20)
 
 
-def missing(image: str, settings: Settings) -> bool:
+def missing(image: str, world: World) -> bool:
     """Whether no registry has the reference: an order by glob, a telling tag, or an unknown tag of a known runtime."""
     repository, tag, digest = split(image)
-    if any(fnmatch.fnmatch(image, pattern) for pattern in settings.missing_images):
+    if any(fnmatch.fnmatch(image, pattern) for pattern in world.missing_images):
         return True
     if tag in ("missing", "does-not-exist", "no-such-tag"):
         return True

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from sandbox.kubernetes.errors import AlreadyExists
 from sandbox.kubernetes.simulation.addons.installed import PROGRAMS, AddOns
+from sandbox.kubernetes.simulation.addons.prometheus import exporter_programs
+from sandbox.kubernetes.simulation.addons.telemetry import Telemetry
 from sandbox.kubernetes.simulation.controllers.daemonsets import DaemonSetController
 from sandbox.kubernetes.simulation.controllers.deployments import DeploymentController
 from sandbox.kubernetes.simulation.controllers.disruption import DisruptionController
@@ -17,6 +19,7 @@ from sandbox.kubernetes.simulation.controllers.services import ServiceController
 from sandbox.kubernetes.simulation.controllers.statefulsets import StatefulSetController
 from sandbox.kubernetes.simulation.doors import KubeletDoors
 from sandbox.kubernetes.simulation.driver import Driver
+from sandbox.kubernetes.simulation.faults import Faults
 from sandbox.kubernetes.simulation.kubelet import KubeletFleet
 from sandbox.kubernetes.simulation.machines import make_machines
 from sandbox.kubernetes.simulation.models.engines import runtime_program
@@ -51,12 +54,15 @@ class Simulation:
         self.world = World(store, store.clock, driver, View(store), self.settings)
         self.driver = driver
         self.addons = AddOns(self.world)
-        self.fleet = KubeletFleet(self.world, ProgramCatalogue((*PROGRAMS, runtime_program)))
+        telemetry = Telemetry(self.world)
+        makers = (*PROGRAMS, runtime_program, exporter_programs(self.world, telemetry))
+        self.fleet = telemetry.fleet = KubeletFleet(self.world, ProgramCatalogue(makers))
         self.kubelets = KubeletDoors(self.world, self.fleet)
         self.scheduler = Scheduler(self.world)
         self.scheduler.sharing = self.addons.hami_scheduler
         self.claims = ClaimController(self.world)
         self.nodes = NodeController(self.world, self.fleet)
+        self._faults = Faults(self)
         self._parts: list[Part] = [
             self.addons, self.fleet, self.scheduler, self.claims, self.nodes,
             DeploymentController(self.world), ReplicaSetController(self.world), StatefulSetController(self.world),
@@ -79,6 +85,10 @@ class Simulation:
         for part in self._parts:
             part.stop()
         self.world.view.stop()
+
+    def inject(self, name: str, **arguments: Any) -> None:
+        """Make something go wrong (`faults.Faults` lists what). Raises BadRequest for what makes no sense."""
+        self._faults.inject(name, arguments)
 
     def populate(self) -> None:
         """Create the default StorageClass and the nodes that the settings ask for. Nodes that exist are kept."""

@@ -52,9 +52,14 @@ class World:
     machines: dict[str, Machine] = field(default_factory=dict)
     admission: list[Callable[[Obj], None]] = field(default_factory=list)
     """Webhooks: each may change a pod that a controller is about to create."""
+    missing_images: set[str] = field(default_factory=set)
+    """Globs of image references that no registry has; starts with those of the settings."""
+    closed_models: set[str] = field(default_factory=set)
+    """Models whose gate no token opens."""
     events: Recorder = field(init=False)
 
     def __post_init__(self) -> None:
+        self.missing_images.update(self.settings.missing_images)
         self.events = Recorder(self)
 
     def now(self) -> str:

@@ -110,7 +110,8 @@ def _access(case: Situation) -> Failure | None:
             f"OSError: {name} is not a local folder and is not a valid model identifier listed on "
             "'https://huggingface.co/models'",
         ))  # fmt: skip
-    if case.model.gated and not (case.token or "").startswith("hf_"):
+    closed = name in case.launch.world.closed_models
+    if closed or (case.model.gated and not (case.token or "").startswith("hf_")):
         url = f"https://huggingface.co/{name}/resolve/main/config.json"
         return Failure((
             f"huggingface_hub.errors.GatedRepoError: 401 Client Error. Cannot access gated repo for url {url}.",
