@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import deque
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from sandbox.kubernetes.errors import Forbidden, NotFound
 from sandbox.kubernetes.simulation.driver import Clock, Driver, Timer, Work
 from sandbox.kubernetes.simulation.machines import Machine
 from sandbox.kubernetes.simulation.view import View, kind_of
@@ -144,7 +146,9 @@ class Recorder:
         if self._world.store.find("Event", namespace, name) is None:
             event = _event(about, kind, reason, message, source, host)
             event["metadata"] = {"name": name, "namespace": namespace}
-            self._world.store.create({**event, "firstTimestamp": now, "lastTimestamp": now})
+            # A namespace that is going away takes no Events; whoever records one goes on all the same.
+            with contextlib.suppress(Forbidden, NotFound):
+                self._world.store.create({**event, "firstTimestamp": now, "lastTimestamp": now})
         self._known[key] = (namespace, name)
         self._kept.append((self._world.driver.seconds(), key))
 
