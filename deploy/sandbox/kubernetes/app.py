@@ -26,6 +26,7 @@ from sandbox.kubernetes.reviews import Reviews
 from sandbox.kubernetes.routing import Target, resolve
 from sandbox.kubernetes.selectors import LabelSelector
 from sandbox.kubernetes.subresources import Subresources
+from sandbox.kubernetes.tokens import user_named
 from sandbox.kubernetes.watch import Watches
 
 Obj = dict[str, Any]
@@ -88,6 +89,9 @@ class ApiServer:
         """Authenticate, let faults strike, authorise."""
         tokens = self.cluster.tokens
         request.user = tokens.authenticate(request.headers.get("authorization", ""))
+        if other := request.headers.get("impersonate-user"):
+            self.cluster.rbac.check(request.user, Attributes("impersonate", resource="users", name=other))
+            request.user = user_named(other)
         await self.cluster.faults.strike(wanted, request.user)
         self.cluster.rbac.check(request.user, wanted)
 

@@ -9,7 +9,7 @@ import orjson
 import yaml
 
 from sandbox.kubernetes import protobuf
-from sandbox.kubernetes.errors import ApiError, BadRequest
+from sandbox.kubernetes.errors import ApiError, BadRequest, UnsupportedMediaType
 from sandbox.kubernetes.tokens import ANONYMOUS, User
 
 Obj = dict[str, Any]
@@ -83,6 +83,11 @@ class Request:
         raw = await self.body()
         if self.content_type == "application/vnd.kubernetes.protobuf" or raw.startswith(protobuf.MAGIC):
             return protobuf.decode(raw) if raw else {}
+        if raw and self.content_type and not any(word in self.content_type for word in ("json", "yaml")):
+            known = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+            raise UnsupportedMediaType(
+                f"the body of the request was in an unknown format - accepted media types include: {known}"
+            )
         try:
             return orjson.loads(raw) if raw.strip() else {}
         except orjson.JSONDecodeError as error:

@@ -120,6 +120,7 @@ class Store:
         self._place(kind, meta)
         for server_side in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
             meta.pop(server_side, None)
+        _drop_empty(meta)
         meta["uid"] = meta["uid"] if dry_run and "uid" in meta else str(uuid.uuid4())
         meta["creationTimestamp"] = timestamp(self.clock.now())
         defaults.on_create(kind, new, allocate=self._allocated_addresses)
@@ -263,8 +264,7 @@ class Store:
             else:
                 meta.pop(field, None)
         meta["resourceVersion"] = kept["resourceVersion"]
-        if "finalizers" in meta and not meta["finalizers"]:
-            del meta["finalizers"]
+        _drop_empty(meta)
         return new
 
     def _put(self, kind: Kind, new: Obj, old: Obj | None) -> None:
@@ -392,3 +392,10 @@ def _grace(kind: Kind, obj: Obj, asked: int | None) -> int:
 
 
 __all__ = ["Event", "Invalid", "Obj", "Store", "copy_of", "key_of"]
+
+
+def _drop_empty(meta: Obj) -> None:
+    """The API server writes no empty labels, annotations, finalizers or owners."""
+    for field in ("labels", "annotations", "finalizers", "ownerReferences"):
+        if field in meta and not meta[field]:
+            del meta[field]

@@ -39,6 +39,16 @@ class User:
 ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
 
 
+def user_named(name: str) -> User:
+    """Somebody as an impersonator names them, with the groups that the API server adds by itself."""
+    if name == ANONYMOUS.name:
+        return ANONYMOUS
+    groups: tuple[str, ...] = ("system:authenticated",)
+    if name.startswith("system:serviceaccount:"):
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{name.split(':')[2]}", *groups)
+    return User(name, groups)
+
+
 class Tokens:
     """Issues and checks tokens. Fills Secrets of type kubernetes.io/service-account-token as they are created."""
 

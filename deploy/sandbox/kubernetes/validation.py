@@ -149,7 +149,8 @@ def _label_value(field: str, value: Any) -> Iterator[Cause]:
         yield invalid(field, value, _VALUE_RULE)
 
 
-def _pod_spec(spec: Obj, path: str) -> Iterator[Cause]:
+def _pod_spec(spec: Obj, path: str, *, claimed: frozenset[str] = frozenset()) -> Iterator[Cause]:
+    """`claimed` names the volumes that come from a StatefulSet's claim templates."""
     containers = spec.get("containers")
     if not containers:
         yield required(f"{path}.containers")
@@ -157,7 +158,7 @@ def _pod_spec(spec: Obj, path: str) -> Iterator[Cause]:
         seen: set[str] = set()
         for index, container in enumerate(spec.get(field) or ()):
             yield from _container(container, f"{path}.{field}[{index}]", seen)
-    volumes = {volume.get("name") for volume in spec.get("volumes") or ()}
+    volumes = {volume.get("name") for volume in spec.get("volumes") or ()} | claimed
     for field in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(field) or ()):
             for number, mount in enumerate(container.get("volumeMounts") or ()):
@@ -226,7 +227,8 @@ def _workload(new: Obj, old: Obj | None) -> Iterator[Cause]:
     for key, value in ((template.get("metadata") or {}).get("labels") or {}).items():
         yield from _label_key("spec.template.labels", key)
         yield from _label_value("spec.template.labels", value)
-    yield from _pod_spec(template.get("spec") or {}, "spec.template.spec")
+    claims = frozenset(claim["metadata"]["name"] for claim in new["spec"].get("volumeClaimTemplates") or ())
+    yield from _pod_spec(template.get("spec") or {}, "spec.template.spec", claimed=claims)
     restart = (template.get("spec") or {}).get("restartPolicy")
     if restart != "Always":
         yield unsupported("spec.template.spec.restartPolicy", restart, ["Always"])
