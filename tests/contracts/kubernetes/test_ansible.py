@@ -1,5 +1,7 @@
 """Ansible's kubernetes.core, run by ansible-runner."""
 
+import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,11 @@ def test_every_task_of_the_playbook_holds(
             "kind": kind_name,
             "definition": definition(f"{kind_name.lower()}s", kind_name),
         },
-        envvars={**tool_home, "ANSIBLE_LOCALHOST_WARNING": "False"},
+        envvars={
+            **tool_home,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{tool_home['PATH']}",
+            "ANSIBLE_LOCALHOST_WARNING": "False",
+        },
         event_handler=collect,
         cancel_callback=threading.Event().is_set,
         quiet=True,
