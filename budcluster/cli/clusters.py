@@ -1,15 +1,38 @@
-"""`budcluster clusters`: look at clusters."""
+"""`budcluster clusters`: look at clusters, take them into service, let them go."""
 
+import re
+import sys
+from enum import StrEnum
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from budcluster.cli.client import Api
+from budcluster.cli.client import Api, fail
 from budcluster.cli.output import Json, Limit, age, print_facts, print_json, print_table
+from budcluster.cli.progress import follow
 
 app = typer.Typer(help="Kubernetes clusters.", no_args_is_help=True)
 
+
+class Provider(StrEnum):
+    """Where a cluster runs."""
+
+    ON_PREMISES = "ON_PREMISES"
+    AWS_EKS = "AWS_EKS"
+    AZURE_AKS = "AZURE_AKS"
+
+
+class GpuSharing(StrEnum):
+    """How GPUs are handed to pods."""
+
+    HAMI = "hami"
+    TIME_SLICING = "time-slicing"
+    NONE = "none"
+
+
+Watch = Annotated[bool, typer.Option(help="Show the progress until it ends.")]
 NameOrId = Annotated[str, typer.Argument(help="Name or id of the cluster.", metavar="CLUSTER")]
 
 
@@ -46,6 +69,104 @@ def show(cluster: NameOrId, json: Json = False) -> None:
     if json:
         return print_json(found)
     return print_facts(_facts(found))
+
+
+@app.command()
+def onboard(
+    file: Annotated[Path | None, typer.Argument(help="Kubeconfig with everything inline.", metavar="[FILE]")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the cluster; default: the context or file's name.")] = None,
+    context: Annotated[
+        str | None,
+        typer.Option(help="Which context. Without FILE: of your own kubeconfig, from which an account is made here."),
+    ] = None,
+    provider: Annotated[Provider, typer.Option(help="Where it runs.")] = Provider.ON_PREMISES,
+    gpu_sharing: Annotated[GpuSharing, typer.Option(help="How GPUs are handed to pods.")] = GpuSharing.HAMI,
+    manage_addons: Annotated[bool, typer.Option(help="Let the service install what it needs.")] = True,
+    watch: Annotated[bool, typer.Option(help="Show the progress until it ends.")] = True,
+    json: Json = False,
+) -> None:
+    """Take an existing cluster into service, or go on with one that failed."""
+    if file is None and context is None:
+        fail("name a kubeconfig FILE, or a --context of your own kubeconfig.", 2)
+    api = Api()
+    kubeconfig = _account(context) if file is None else _text(file)
+    wanted = name or _slug(context or (file.stem if file else "cluster"))
+    cluster = _registered(api, wanted, provider)
+    body = {"kubeconfig": kubeconfig, "gpu_sharing": gpu_sharing.value, "manage_addons": manage_addons}
+    if file is not None and context is not None:
+        body["context"] = context
+    answer = api.post(f"/clusters/{cluster['id']}/onboard", body)
+    _follow_or_tell(api, answer, watch=watch, json=json)
+
+
+@app.command()
+def delete(cluster: NameOrId, watch: Watch = True, json: Json = False) -> None:
+    """Take away what the service brought into a cluster, and forget it."""
+    api = Api()
+    answer = api.delete(f"/clusters/{api.find('clusters', cluster)['id']}")
+    _follow_or_tell(api, answer, watch=watch, json=json)
+
+
+@app.command("detect-hardware")
+def detect_hardware(cluster: NameOrId, watch: Watch = True, json: Json = False) -> None:
+    """Look at the hardware of a cluster again."""
+    api = Api()
+    answer = api.post(f"/clusters/{api.find('clusters', cluster)['id']}/detect-hardware")
+    _follow_or_tell(api, answer, watch=watch, json=json)
+
+
+@app.command("share-gpus")
+def share_gpus(
+    cluster: NameOrId,
+    mode: Annotated[GpuSharing, typer.Argument(help="How GPUs are handed to pods.")],
+    force: Annotated[bool, typer.Option(help="Go on although pods hold GPUs.")] = False,
+    watch: Watch = True,
+    json: Json = False,
+) -> None:
+    """Choose how GPUs are shared: hami, time-slicing or none."""
+    api = Api()
+    body = {"mode": mode.value, "force": force}
+    answer = api.post(f"/clusters/{api.find('clusters', cluster)['id']}/install-hami", body)
+    _follow_or_tell(api, answer, watch=watch, json=json)
+
+
+def _follow_or_tell(api: Api, answer: dict[str, Any], *, watch: bool, json: bool) -> None:
+    operation_id = answer["operation_id"]
+    if watch:
+        follow(api, operation_id, as_json=json)
+    elif json:
+        print_json(answer)
+    else:
+        typer.echo(f"It was begun; `budcluster operations watch {operation_id}` shows the progress.")
+
+
+def _registered(api: Api, name: str, provider: Provider) -> dict[str, Any]:
+    found = api.get("/clusters", name=name, limit=1)["items"]
+    if found:
+        cluster: dict[str, Any] = found[0]
+        return cluster
+    created: dict[str, Any] = api.post("/clusters", {"name": name, "provider": provider.value, "origin": "ADOPTED"})
+    return created
+
+
+def _account(context: str | None) -> str:
+    from budcluster.kube.local_account import AccountNotMade, make_account  # noqa: PLC0415 - heavy
+
+    try:
+        return make_account(None, context).kubeconfig
+    except AccountNotMade as error:
+        fail(str(error), 1)
+
+
+def _text(file: Path) -> str:
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{file} cannot be read: {error}", 2)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].strip("-") or "cluster"
 
 
 def _facts(cluster: dict[str, Any]) -> list[tuple[str, object]]:
