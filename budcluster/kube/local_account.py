@@ -9,6 +9,7 @@ import base64
 import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 NAMESPACE: Final = "budcluster-system"
@@ -104,8 +105,7 @@ def _wait_for_token(core: Any) -> str:
 def _kubeconfig(settings: Any, token: str) -> str:
     if not settings.ssl_ca_cert:
         raise AccountNotMade("the kubeconfig names no certificate authority, and the service insists on one.")
-    with open(settings.ssl_ca_cert, "rb") as file:
-        authority = base64.b64encode(file.read()).decode()
+    authority = base64.b64encode(Path(settings.ssl_ca_cert).read_bytes()).decode()
     named = {"name": "budcluster"}
     document = {
         "apiVersion": "v1",
