@@ -6,6 +6,8 @@ import pytest
 from sandbox.kubernetes.app import ApiServer
 from sandbox.kubernetes.cluster import Cluster, Options
 from sandbox.kubernetes.faults import ConnectionDropped, Fault
+from sandbox.kubernetes.simulation.simulation import Simulation
+from sandbox.kubernetes.simulation.world import Settings
 from tests.sandbox.api import CONFIG_MAPS, a_config_map, client_of
 
 MERGE = {"content-type": "application/merge-patch+json"}
@@ -81,3 +83,11 @@ async def test_a_revoked_token_is_refused(app: ApiServer, api: httpx.AsyncClient
     await api.post("/sandbox/token/revoke", json={"token": viewer_token})
     async with client_of(app, token=viewer_token) as viewer:
         assert (await viewer.get(CONFIG_MAPS)).status_code == 401
+
+
+async def test_an_unknown_simulated_fault_is_refused() -> None:
+    app = ApiServer(Cluster(simulate=lambda store: Simulation(store, Settings(nodes="cpu:1"))))
+    assert app.cluster.simulation is not None
+    async with client_of(app) as api:
+        unknown = await api.post("/sandbox/simulation/earthquake", json={})
+    assert (unknown.status_code, unknown.json()["message"].split(";")[0]) == (400, 'there is no fault "earthquake"')

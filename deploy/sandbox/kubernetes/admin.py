@@ -1,6 +1,7 @@
 """The sandbox's own API under /sandbox/: faults, cut watches, forgotten history, and whatever a server adds to it.
 
-It is open to system:masters alone and no fault strikes it.
+`simulation/<name>` makes something go wrong in the simulated world (`simulation.faults`). The API is open to
+system:masters alone and no fault strikes it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -38,6 +39,10 @@ class Admin:
         name = request.path.removeprefix("/sandbox/").strip("/")
         if name.partition("/")[0] == "faults":
             return await self._faults(request, name.partition("/")[2])
+        simulated = name.removeprefix("simulation/")
+        if simulated != name and request.method == "POST" and self._cluster.simulation:
+            self._cluster.simulation.inject(simulated, **await request.object())
+            return json_response({})
         if name not in self.actions:
             raise UnknownPath
         if request.method != "POST":

@@ -87,3 +87,7 @@ class Simulation(Protocol):
     async def stop(self) -> None:
         """End every simulated process."""
         ...
+
+    def inject(self, name: str, **arguments: Any) -> None:
+        """Make something go wrong in the simulated world. Raises BadRequest for what makes no sense."""
+        ...
