@@ -76,19 +76,16 @@ def _included(obj: Obj, include: str) -> Obj:
 def _columns(kind: Kind) -> tuple[list[Obj], Print]:
     if kind.is_custom and (asked := _asked_columns(kind)):
         return asked
-    names, cells = _PRINTERS.get(kind.key, ("Age", lambda _obj, _now: []))
-    titles = names.split("|")
-    columns = [_column(title) for title in titles]
+    names, cells = _PRINTERS.get(kind.key, ("", lambda _obj, _now: []))
+    columns = [_column(name) for name in names.split("|") if name]
     if kind.key == "Event":
         return [*columns, _column("*Name")], lambda obj, now: [*cells(obj, now), obj["metadata"]["name"]]
+    columns = [_column("Name"), *columns, _column("Age")]
 
     def row(obj: Obj, now: datetime) -> Cells:
-        values = cells(obj, now)
-        if "Age" in titles:
-            values.insert(titles.index("Age"), age(obj["metadata"].get("creationTimestamp"), now))
-        return [obj["metadata"]["name"], *values]
+        return [obj["metadata"]["name"], *cells(obj, now), age(obj["metadata"].get("creationTimestamp"), now)]
 
-    return [_column("Name"), *columns], row
+    return columns, row
 
 
 def _column(name: str) -> Obj:
@@ -330,37 +327,37 @@ def _storage_class(obj: Obj, _now: datetime) -> Cells:
 
 _IMAGES = "*Containers|*Images|*Selector"
 _PRINTERS: dict[str, tuple[str, Print]] = {
-    "Pod": ("Ready|Status|Restarts|Age|*IP|*Node|*Nominated Node|*Readiness Gates", _pod),
+    "Pod": ("Ready|Status|Restarts|*IP|*Node|*Nominated Node|*Readiness Gates", _pod),
     "Node": (
-        "Status|Roles|Age|Version|*Internal-IP|*External-IP|*OS-Image|*Kernel-Version|*Container-Runtime",
+        "Status|Roles|Version|*Internal-IP|*External-IP|*OS-Image|*Kernel-Version|*Container-Runtime",
         _node,
     ),
-    "Deployment": (f"Ready|Up-to-date|Available|Age|{_IMAGES}", _deployment),
-    "ReplicaSet": (f"Desired|Current|Ready#|Age|{_IMAGES}", _replica_set),
-    "StatefulSet": ("Ready|Age|*Containers|*Images", _stateful_set),
-    "DaemonSet": (f"Desired|Current|Ready#|Up-to-date|Available|Node Selector|Age|{_IMAGES}", _daemon_set),
-    "Job": (f"Status|Completions|Duration|Age|{_IMAGES}", _job),
-    "CronJob": ("Schedule|Suspend|Age", lambda o, _now: [o["spec"].get("schedule"), str(o["spec"].get("suspend"))]),
-    "Service": ("Type|Cluster-IP|External-IP|Port(s)|Age|*Selector", _service),
+    "Deployment": (f"Ready|Up-to-date|Available|{_IMAGES}", _deployment),
+    "ReplicaSet": (f"Desired|Current|Ready#|{_IMAGES}", _replica_set),
+    "StatefulSet": ("Ready|*Containers|*Images", _stateful_set),
+    "DaemonSet": (f"Desired|Current|Ready#|Up-to-date|Available|Node Selector|{_IMAGES}", _daemon_set),
+    "Job": (f"Status|Completions|Duration|{_IMAGES}", _job),
+    "CronJob": ("Schedule|Suspend", lambda o, _now: [o["spec"].get("schedule"), str(o["spec"].get("suspend"))]),
+    "Service": ("Type|Cluster-IP|External-IP|Port(s)|*Selector", _service),
     "Event": ("Last Seen|Type|Reason|Object|Message", _event),
-    "Namespace": ("Status|Age", lambda o, _now: [o.get("status", {}).get("phase")]),
-    "ConfigMap": ("Data|Age", lambda o, _now: [len(o.get("data") or ()) + len(o.get("binaryData") or ())]),
-    "Secret": ("Type|Data|Age", lambda o, _now: [o.get("type"), len(o.get("data") or ())]),
-    "ServiceAccount": ("Secrets|Age", lambda o, _now: [len(o.get("secrets") or ())]),
-    "PersistentVolumeClaim": ("Status|Volume|Capacity|Access Modes|StorageClass|VolumeAttributesClass|Age", _claim),
+    "Namespace": ("Status", lambda o, _now: [o.get("status", {}).get("phase")]),
+    "ConfigMap": ("Data", lambda o, _now: [len(o.get("data") or ()) + len(o.get("binaryData") or ())]),
+    "Secret": ("Type|Data", lambda o, _now: [o.get("type"), len(o.get("data") or ())]),
+    "ServiceAccount": ("Secrets", lambda o, _now: [len(o.get("secrets") or ())]),
+    "PersistentVolumeClaim": ("Status|Volume|Capacity|Access Modes|StorageClass|VolumeAttributesClass", _claim),
     "PersistentVolume": (
-        "Capacity|Access Modes|Reclaim Policy|Status|Claim|StorageClass|VolumeAttributesClass|Reason|Age",
+        "Capacity|Access Modes|Reclaim Policy|Status|Claim|StorageClass|VolumeAttributesClass|Reason",
         _volume,
     ),
-    "Ingress": ("Class|Hosts|Address|Ports|Age", _ingress),
-    "RoleBinding": ("Role|Age", _binding),
-    "ClusterRoleBinding": ("Role|Age", _binding),
-    "StorageClass": ("Provisioner|ReclaimPolicy|VolumeBindingMode|AllowVolumeExpansion|Age", _storage_class),
-    "RuntimeClass": ("Handler|Age", lambda o, _now: [o.get("handler")]),
+    "Ingress": ("Class|Hosts|Address|Ports", _ingress),
+    "RoleBinding": ("Role", _binding),
+    "ClusterRoleBinding": ("Role", _binding),
+    "StorageClass": ("Provisioner|ReclaimPolicy|VolumeBindingMode|AllowVolumeExpansion", _storage_class),
+    "RuntimeClass": ("Handler", lambda o, _now: [o.get("handler")]),
     "PriorityClass": (
-        "Value|Global-Default|Age",
+        "Value|Global-Default",
         lambda o, _now: [o.get("value"), str(bool(o.get("globalDefault"))).lower()],
     ),
-    "Lease": ("Holder|Age", lambda o, _now: [o.get("spec", {}).get("holderIdentity")]),
+    "Lease": ("Holder", lambda o, _now: [o.get("spec", {}).get("holderIdentity")]),
     "CustomResourceDefinition": ("Created At", lambda o, _now: [o["metadata"]["creationTimestamp"]]),
 }
