@@ -80,10 +80,14 @@ def _columns(kind: Kind) -> tuple[list[Obj], Print]:
     columns = [_column(name) for name in names.split("|") if name]
     if kind.key == "Event":
         return [*columns, _column("*Name")], lambda obj, now: [*cells(obj, now), obj["metadata"]["name"]]
-    columns = [_column("Name"), *columns, _column("Age")]
+    # The age is the last column that a table shows unasked; a node's version comes after it all the same.
+    place = next((at for at, column in enumerate(columns) if column["priority"]), len(columns)) - (kind.key == "Node")
+    columns = [_column("Name"), *columns[:place], _column("Age"), *columns[place:]]
 
     def row(obj: Obj, now: datetime) -> Cells:
-        return [obj["metadata"]["name"], *cells(obj, now), age(obj["metadata"].get("creationTimestamp"), now)]
+        printed = cells(obj, now)
+        lived = age(obj["metadata"].get("creationTimestamp"), now)
+        return [obj["metadata"]["name"], *printed[:place], lived, *printed[place:]]
 
     return columns, row
 
