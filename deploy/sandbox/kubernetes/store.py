@@ -12,7 +12,7 @@ import orjson
 
 from sandbox.kubernetes import defaults, validation
 from sandbox.kubernetes.clock import Clock, timestamp
-from sandbox.kubernetes.errors import AlreadyExists, BadRequest, Conflict, Forbidden, Invalid, NotFound
+from sandbox.kubernetes.errors import AlreadyExists, BadRequest, Conflict, Forbidden, NotFound
 from sandbox.kubernetes.history import Event, History
 from sandbox.kubernetes.ownership import Ownership
 from sandbox.kubernetes.resources import Kind, Resources
@@ -391,11 +391,11 @@ def _grace(kind: Kind, obj: Obj, asked: int | None) -> int:
     return asked if asked is not None else int(obj["spec"].get("terminationGracePeriodSeconds", 30))
 
 
-__all__ = ["Event", "Invalid", "Obj", "Store", "copy_of", "key_of"]
-
-
 def _drop_empty(meta: Obj) -> None:
     """The API server writes no empty labels, annotations, finalizers or owners."""
     for field in ("labels", "annotations", "finalizers", "ownerReferences"):
         if field in meta and not meta[field]:
             del meta[field]
+
+
+__all__ = ["Event", "Obj", "Store", "copy_of", "key_of"]
