@@ -3,10 +3,12 @@
 import asyncio
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
+from structlog.testing import capture_logs
 
 from alembic import command
 from budcluster.migrations import alembic_config, head, migrate
@@ -42,6 +44,17 @@ async def test_the_schema_goes_up_matches_the_models_goes_down_and_up_again(url:
     assert await _revision(url) is None
     await migrate(url)
     assert await _revision(url) == head()
+
+
+def test_the_last_file_is_the_last_revision() -> None:
+    assert ScriptDirectory.from_config(alembic_config()).get_current_head() == head()
+
+
+async def test_a_current_schema_is_left_alone(url: URL) -> None:
+    await migrate(url)
+    with capture_logs() as lines:
+        await migrate(url)
+    assert [line["event"] for line in lines] == ["database.current"]
 
 
 async def test_two_replicas_that_migrate_at_once_both_succeed(url: URL) -> None:

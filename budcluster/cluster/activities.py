@@ -16,7 +16,7 @@ from budcluster.cluster.options import ClusterOptions
 from budcluster.cluster.verdicts import verdicts
 from budcluster.credentials.models import Credential, CredentialPurpose
 from budcluster.credentials.vault import Vault
-from budcluster.durable.runtime import Execution
+from budcluster.durable.execution import Execution
 from budcluster.hardware.survey import survey
 from budcluster.kit.clock import Clock
 from budcluster.kit.command import Line

@@ -14,7 +14,7 @@ from budcluster.cluster.models import Cluster
 from budcluster.cluster.options import PLATFORMS, ClusterOptions
 from budcluster.cluster.verdicts import verdicts
 from budcluster.config import AddonSettings
-from budcluster.durable.runtime import Execution
+from budcluster.durable.execution import Execution
 from budcluster.hardware import gpu_operator, hami, installer, nfd, prometheus
 from budcluster.hardware.addons import Addon, Surroundings
 from budcluster.hardware.models import AddonName, AddonOwner, AddonState, ClusterAddon

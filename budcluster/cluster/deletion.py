@@ -13,7 +13,7 @@ from budcluster.cluster.activities import lines_to
 from budcluster.cluster.addon_activities import AddonActivities, known_addons
 from budcluster.cluster.errors import ClusterNotFound
 from budcluster.credentials.errors import SealedSecretRefused
-from budcluster.durable.runtime import Execution
+from budcluster.durable.execution import Execution
 from budcluster.hardware import installer
 from budcluster.hardware.models import AddonName, AddonOwner, ClusterAddon
 from budcluster.hardware.survey import nvidia_nodes

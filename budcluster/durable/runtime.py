@@ -16,6 +16,7 @@ import structlog
 
 from budcluster.durable.backend import Backend
 from budcluster.durable.context import Context, Steps
+from budcluster.durable.execution import Execution
 from budcluster.durable.refs import ActivityRef, WorkflowRef, decode, encode
 from budcluster.durable.sdk import DaprContext, address_of
 
@@ -27,16 +28,6 @@ _STOP_LIMIT_S: Final = 60.0
 
 Activity = Callable[[Any, "Execution"], Awaitable[Any]]
 Orchestrator = Callable[[Context, Any], Steps[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """Which call of an activity this is."""
-
-    instance_id: str
-    """The workflow instance."""
-    task_execution_id: str
-    """The same for all retries and re-deliveries of one call, another for the next call: the idempotency key."""
 
 
 @dataclass(frozen=True, slots=True)

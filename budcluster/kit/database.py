@@ -88,6 +88,8 @@ class Database:
             max_overflow=self._settings.pool_overflow,
             pool_timeout=self._settings.connect_timeout_s,
             pool_pre_ping=True,
+            # Errors go to logs, and parameters are what people sent.
+            hide_parameters=True,
             json_serializer=lambda value: json.dumps(value, separators=(",", ":")),
             connect_args={
                 "timeout": self._settings.connect_timeout_s,

@@ -15,8 +15,9 @@ from budcluster.durable.backend import (
 )
 from budcluster.durable.context import Context, Steps, wait_for_event
 from budcluster.durable.errors import InstanceStillRunning, NonRetryableError, UnknownInstance, WorkflowsUnavailable
+from budcluster.durable.execution import Execution
 from budcluster.durable.refs import NEVER, ActivityRef, WorkflowRef
-from budcluster.durable.runtime import Execution, WorkflowHost
+from budcluster.durable.runtime import WorkflowHost
 from budcluster.durable.starter import InstanceStatus, WorkflowStarter
 from tests.fixtures.workflows import collect_sdk_leftovers
 

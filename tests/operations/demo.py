@@ -14,8 +14,8 @@ from budcluster.bootstrap import Service, make_service
 from budcluster.config import Settings
 from budcluster.durable.context import Context, Steps
 from budcluster.durable.errors import NonRetryableError
+from budcluster.durable.execution import Execution
 from budcluster.durable.refs import NEVER, ActivityRef, WorkflowRef
-from budcluster.durable.runtime import Execution
 from budcluster.kit.command import Command
 from budcluster.kit.process import run
 from budcluster.operations.contracts import OperationPayload
