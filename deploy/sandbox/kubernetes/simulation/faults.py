@@ -29,7 +29,7 @@ _LINES = {
 
 
 class Faults:
-    """Each fault is a method here; `inject` finds it by name. Arguments are JSON values, as an admin API passes them."""
+    """Each fault is a method here; `inject` finds it by name. Arguments are JSON values."""
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation

@@ -11,7 +11,7 @@ from sandbox.kubernetes.simulation.machines import Machine
 
 Obj = dict[str, Any]
 
-KUBELET_VERSION = "v1.36.4"
+KUBELET_VERSION = "v1.36.2"
 _OS = {
     "aws": ("Amazon Linux 2023.9.20260801", "6.12.40-63.amzn2023.x86_64", "amzn", "2023"),
     "metal": ("Ubuntu 24.04.3 LTS", "6.8.0-79-generic", "ubuntu", "24.04"),

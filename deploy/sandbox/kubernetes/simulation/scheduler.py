@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain, islice
 from typing import Any, Protocol
 
 from sandbox.kubernetes.simulation import volumes
@@ -50,6 +51,7 @@ class Scheduler:
     def __init__(self, world: World) -> None:
         self._world = world
         self._rooms: dict[str, NodeRoom] = {}
+        self._in_order: list[NodeRoom] = []
         self._waiting: dict[Key, str] = {}
         self._verdicts: dict[str, str] = {}
         self._next_start = 0
@@ -97,6 +99,7 @@ class Scheduler:
         node, name = event.obj, event.obj["metadata"]["name"]
         if event.type == "DELETED":
             self._rooms.pop(name, None)
+            self._in_order = list(self._rooms.values())
             self._changed()
             return
         fresh = _room(node)
@@ -107,6 +110,7 @@ class Scheduler:
                 return
             fresh.used, fresh.pods = former.used, former.pods
         self._rooms[name] = fresh
+        self._in_order.clear()
         self._changed()
 
     def _changed(self) -> None:
@@ -165,7 +169,9 @@ class Scheduler:
         self._bind(key, pod, chosen, source="hami-scheduler" if sharing else SOURCE)
 
     def _filter(self, wish: Wish, *, enough: int | None) -> tuple[list[NodeRoom], list[Refusal]]:
-        rooms = list(self._rooms.values())
+        if len(self._in_order) != len(self._rooms):
+            self._in_order = list(self._rooms.values())
+        rooms = self._in_order
         if wish.pinned is not None and wish.pinned in self._rooms:
             problem = refusal(wish, self._rooms[wish.pinned])
             if problem is None:
@@ -176,7 +182,7 @@ class Scheduler:
         crossed: dict[str, Refusal] | None = None
         feasible: list[NodeRoom] = []
         refusals: list[Refusal] = []
-        for room in rooms[start:] + rooms[:start]:
+        for room in chain(islice(rooms, start, None), islice(rooms, start)):
             self._next_start += 1
             problem = refusal(wish, room)
             if problem is None and (wish.spread or wish.affinity or wish.anti_affinity or self._repelling):

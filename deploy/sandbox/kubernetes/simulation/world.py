@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sandbox.kubernetes.errors import Forbidden, NotFound
@@ -90,6 +91,11 @@ class World:
 
 def stamp(seconds: float) -> str:
     """RFC 3339 with whole seconds, as metav1.Time."""
+    return _stamp(int(seconds))
+
+
+@lru_cache(maxsize=64)
+def _stamp(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -56,7 +56,8 @@ class HamiPlugins(Agent):
             return
         options = self._options(pod)
         split, scaling = int(options.get("deviceSplitCount", 10)), float(options.get("deviceMemoryScaling", 1))
-        text = json.dumps([_entry(machine, index, split, scaling) for index in range(len(machine.devices))])
+        entries = [_entry(machine, index, split, scaling) for index in range(len(machine.devices))]
+        text = json.dumps(entries, separators=(",", ":"))
         seen = (self.world.view.nodes[node]["metadata"].get("annotations") or {}).get("hami.io/node-handshake")
         moment = self.world.now().replace("T", " ").rstrip("Z")
         annotate_node(self.world, node, {REGISTER: text, "hami.io/node-handshake": seen or f"Requesting_{moment}"})
