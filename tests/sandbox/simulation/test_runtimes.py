@@ -7,7 +7,7 @@ import pytest
 
 from sandbox.kubernetes.simulation.models.hub import Hub
 from tests.sandbox.simulation.objects import container, pod
-from tests.sandbox.simulation.releases import install_gpu_operator, install_nfd
+from tests.sandbox.simulation.releases import install_gpu_operator, install_hami, install_nfd, label
 
 VLLM, SGLANG, TRT = "vllm/vllm-openai:v0.33.0", "lmsysorg/sglang:v0.5.23", "nvcr.io/nvidia/tensorrt-llm/release:1.2.1"
 SHM = {"volumes": [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}}]}
@@ -112,6 +112,47 @@ def test_a_start_fails_with_the_words_of_the_runtime(make_cluster, nodes, args, 
     cluster = ready_cluster(make_cluster, nodes)
     serve(cluster, args, **options)
     assert said in last_words(cluster)["message"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "image", "resource"),
+    [
+        ("mi300x:1", "vllm/vllm-openai-rocm:v0.33.0", "amd.com/gpu"),
+        ("cpu-amx:1", "vllm/vllm-openai-cpu:v0.33.0-x86_64", ""),
+    ],
+)
+def test_other_hardware_serves_with_its_own_image(make_cluster, nodes, image, resource):
+    cluster = make_cluster(nodes)
+    limits = {"memory": "64Gi", **({resource: "1"} if resource else {})}
+    args = ["Qwen/Qwen3-8B", "--max-model-len", "8192"]
+    cluster.create(pod("llm", container(image, limits=limits, args=args), enableServiceLinks=False))
+    cluster.advance(600)
+    assert "Application startup complete." in cluster.log("llm")
+
+
+def test_tensor_parallel_over_hami_slices_crashes(make_cluster):
+    cluster = make_cluster("a100x8:1,cpu:1")
+    label(cluster, "a100x8-1", gpu="on")
+    install_hami(cluster)
+    args = ["Qwen/Qwen3-8B", "-tp", "2", "--max-model-len", "8192"]
+    limits = {"nvidia.com/gpu": "2", "nvidia.com/gpumem": "40000", "memory": "64Gi"}
+    one = container(VLLM, limits=limits, args=args, volumeMounts=MOUNTS)
+    cluster.create(pod("llm", one, tolerations=[{"operator": "Exists"}], enableServiceLinks=False, **SHM))
+    cluster.advance(300)
+    assert "Illegal device id" in cluster.log("llm", previous=True)
+
+
+async def test_previous_log_is_there_while_the_container_backs_off(make_cluster):
+    cluster = ready_cluster(make_cluster, "a10g:1")
+    serve(cluster, ["Qwen/Qwen3-8B", "--no-such-flag"])
+    waiting = cluster.pod("llm")["status"]["containerStatuses"][0]["state"]["waiting"]
+    assert waiting["reason"] == "CrashLoopBackOff"
+    options = {"container": None, "follow": False, "since_seconds": None, "since_time": None, "limit_bytes": None}
+    for previous in (True, False):
+        lines = cluster.simulation.kubelets.logs(
+            cluster.pod("llm"), previous=previous, tail_lines=1, timestamps=False, **options
+        )
+        assert b"unrecognized arguments" in b"".join([part async for part in lines])
 
 
 def test_too_little_host_memory_ends_with_137(make_cluster):

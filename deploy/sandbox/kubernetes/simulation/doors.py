@@ -156,7 +156,9 @@ class KubeletDoors:
     def _attempt(self, pod: Obj, container: Container, *, previous: bool) -> Attempt:
         name, pod_name = container.name, pod["metadata"]["name"]
         if previous:
-            # Between a crash and the next start the crashed attempt is still the current one for kubelet.
+            if container.last_state and container.attempt is not None and not container.running:
+                # Between a crash and the next start kubelet counts the crashed attempt as the previous one.
+                return container.attempt
             if container.previous is None:
                 raise BadRequest(f'previous terminated container "{name}" in pod "{pod_name}" not found')
             return container.previous

@@ -94,7 +94,7 @@ class Situation:
     def needs_cuda_13(self) -> bool:
         """Whether the image's CUDA wants a driver of at least 580."""
         tag = split(self.launch.image)[1]
-        if "cu12" in tag or self.on_cpu:
+        if "cu12" in tag or self.on_cpu or _for_other_vendors(self.launch.image):
             return False
         version = [int(part) for part in re.findall(r"\d+", tag)[:3]]
         first = {"vllm": [0, 22], "sglang": [0, 5, 20], "trtllm": [1, 3]}[self.options.runtime]
@@ -119,6 +119,8 @@ def inspect(launch: Launch, runtime: str) -> Situation:
     """Look at a container of a runtime's image."""
     options = parse(runtime, _arguments(runtime, launch.command))
     devices = visible_devices(launch.pod, launch.machine, launch.devices)
+    if launch.machine.devices and not launch.machine.nvidia and _for_other_vendors(launch.image):
+        devices = [device for device in launch.devices if not device.lost]
     cards = chosen_cards(launch.pod)
     memory = devices[0].model.memory_mib << 20 if devices else 0
     uncontrolled = launch.env.get("CUDA_DISABLE_CONTROL", "").lower() == "true"
@@ -136,6 +138,10 @@ def inspect(launch: Launch, runtime: str) -> Situation:
         device_memory=memory,
         sliced=sliced,
     )
+
+
+def _for_other_vendors(image: str) -> bool:
+    return any(word in image for word in ("rocm", "gaudi", "hpu"))
 
 
 def _arguments(runtime: str, command: list[str]) -> list[str]:
