@@ -41,6 +41,24 @@ def test_a_rolling_update_keeps_the_old_revision_when_the_new_image_is_missing(m
     assert rolled_back["status"]["readyReplicas"] == rolled_back["status"]["updatedReplicas"] == 4
 
 
+def test_a_rollback_takes_the_old_replica_set_up_again_though_the_client_adds_nulls(make_cluster):
+    cluster = make_cluster("cpu:2")
+    cluster.create(workload("Deployment", "web"))
+    cluster.advance(10)
+    first = cluster.store.list("ReplicaSet", "default")[0]["metadata"]["name"]
+    set_image(cluster, "web", "nginx:1.30")
+    cluster.advance(30)
+
+    def undo(obj):
+        obj["spec"]["template"]["metadata"]["creationTimestamp"] = None
+        obj["spec"]["template"]["spec"]["containers"][0].update(image="nginx:1.29", env=[])
+
+    cluster.store.update("Deployment", "default", "web", undo)
+    cluster.advance(30)
+    live = [one["metadata"]["name"] for one in cluster.store.list("ReplicaSet", "default") if one["spec"]["replicas"]]
+    assert live == [first]
+
+
 def test_recreate_lets_the_old_pods_go_first(make_cluster):
     cluster = make_cluster("mi300x:1")
     whole = container(limits={"amd.com/gpu": "8"})

@@ -7,12 +7,14 @@ import math
 from typing import Any
 
 from sandbox.kubernetes.simulation.controllers.reconciler import Reconciler
+from sandbox.kubernetes.simulation.quantities import exact
 from sandbox.kubernetes.simulation.world import World, owner_reference, seconds_of, short_hash
 
 Obj = dict[str, Any]
 
 REVISION = "deployment.kubernetes.io/revision"
 _HASH = "pod-template-hash"
+_QUANTITIES = ("limits", "requests")
 
 
 class DeploymentController(Reconciler):
@@ -208,10 +210,23 @@ def _row(kind: str, holds: bool, reason: str, message: str, former: dict[str, Ob
 
 
 def _template(obj: Obj) -> str:
-    """A template as text, without the label that the controller itself adds."""
+    """A template as text, without the label that the controller itself adds and without nulls and empty values."""
     template = obj["spec"]["template"]
     labels = {key: value for key, value in (template["metadata"].get("labels") or {}).items() if key != _HASH}
-    return json.dumps({**template, "metadata": {**template["metadata"], "labels": labels}}, sort_keys=True)
+    bare = _semantic({**template, "metadata": {**template["metadata"], "labels": labels}})
+    return json.dumps(bare, sort_keys=True)
+
+
+def _semantic(value: Any) -> Any:
+    """What Kubernetes' semantic equality compares: empty values count as absent, quantities by value (`1` is `"1"`)."""
+    if isinstance(value, dict):
+        pruned = {key: _quantities(part) if key in _QUANTITIES else _semantic(part) for key, part in value.items()}
+        return {key: part for key, part in pruned.items() if part not in (None, {}, [])}
+    return [_semantic(part) for part in value] if isinstance(value, list) else value
+
+
+def _quantities(value: Any) -> Any:
+    return {name: str(exact(str(amount))) for name, amount in value.items()} if isinstance(value, dict) else value
 
 
 def _inherited(meta: Obj) -> dict[str, str]:
