@@ -11,6 +11,9 @@ import pytest
 import yaml
 from kubernetes import client, config
 from kubernetes.stream import stream
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from sandbox.kubernetes.cluster import Options
 from sandbox.kubernetes.faults import Fault
@@ -64,6 +67,18 @@ def test_the_python_client_runs_a_deployment_and_a_command(kube: client.ApiClien
     session.close()
     session.sock.shutdown()
     apps.delete_namespaced_deployment("web", "default")
+
+
+@pytest.mark.parametrize(("who", "code"), [("viewer", 403), ("admin", 404)])
+def test_a_command_is_refused_with_its_status(server: KubernetesServer, who: str, code: int) -> None:
+    url = f"wss://127.0.0.1:{server.port}/api/v1/namespaces/default/pods/ghost/exec?command=hostname"
+    headers = {"authorization": f"Bearer {getattr(server.cluster.tokens, who)}"}
+    trusted = ssl.create_default_context(cadata=server.ca_pem)
+    with pytest.raises(InvalidStatus) as caught:
+        connect(
+            url, ssl=trusted, additional_headers=headers, subprotocols=[Subprotocol("v5.channel.k8s.io")], proxy=None
+        )
+    assert caught.value.response.status_code == code
 
 
 def test_nodes_are_there_from_the_start(kube: client.ApiClient) -> None:
