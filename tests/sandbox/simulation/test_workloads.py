@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from tests.sandbox.simulation.objects import container, job, pod, workload
+from tests.sandbox.simulation.releases import namespace
 
 
 def condition(obj, kind):
@@ -194,6 +195,17 @@ def test_pods_of_a_silent_node_move_after_the_toleration_and_go_when_it_returns(
     cluster.advance(10)
     assert len(cluster.pods()) == 2
     assert "taints" not in cluster.node("cpu-1")["spec"]
+
+
+def test_a_namespace_goes_with_its_pods(make_cluster):
+    cluster = make_cluster("cpu:1")
+    namespace(cluster, "models")
+    cluster.create(workload("Deployment", "web", replicas=2, namespace="models"))
+    cluster.advance(10)
+    cluster.store.delete("Namespace", None, "models")
+    cluster.advance(60)
+    assert cluster.pods("models") == []
+    assert cluster.store.find("Namespace", None, "models") is None
 
 
 def test_a_thousand_nodes_and_pods_take_seconds(make_cluster):

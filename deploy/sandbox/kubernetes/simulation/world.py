@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections import deque
 from collections.abc import Callable
@@ -152,9 +151,11 @@ class Recorder:
         if self._world.store.find("Event", namespace, name) is None:
             event = _event(about, kind, reason, message, source, host)
             event["metadata"] = {"name": name, "namespace": namespace}
-            # A namespace that is going away takes no Events; whoever records one goes on all the same.
-            with contextlib.suppress(Forbidden, NotFound):
+            try:
                 self._world.store.create({**event, "firstTimestamp": now, "lastTimestamp": now})
+            except (Forbidden, NotFound):
+                # The namespace is going away: its events are lost, as they are in a real cluster.
+                return
         self._known[key] = (namespace, name)
         self._kept.append((self._world.driver.seconds(), key))
 
