@@ -250,6 +250,8 @@ def _service(obj: Obj) -> None:
     _set(spec, type="ClusterIP", sessionAffinity="None", internalTrafficPolicy="Cluster")
     for port in spec.get("ports") or ():
         _set(port, protocol="TCP", targetPort=port.get("port"))
+        if port.get("nodePort") == 0:
+            del port["nodePort"]
     if spec["type"] in {"NodePort", "LoadBalancer"}:
         _set(spec, externalTrafficPolicy="Cluster")
         for port in spec.get("ports") or ():

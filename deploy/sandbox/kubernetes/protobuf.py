@@ -11,7 +11,8 @@ from typing import Any
 from sandbox.kubernetes.errors import UnsupportedMediaType
 
 Obj = dict[str, Any]
-# A field is (name, type): "str", "bytes", "int", "bool", "map", "bytesmap", or a nested schema; "[]" means repeated.
+# A field is (name, type): "str", "bytes", "int", "int-or-string", "bool", "map", "bytesmap", or a nested schema;
+# "[]" means repeated.
 Schema = dict[int, tuple[str, Any]]
 
 MAGIC = b"k8s\x00"
@@ -72,6 +73,20 @@ _BINDING: Schema = {1: ("metadata", _META), 2: ("subjects[]", _SUBJECT), 3: ("ro
 _ROLE: Schema = {1: ("metadata", _META), 2: ("rules[]", _RULE)}
 _REVIEW: Schema = {1: ("metadata", _META), 2: ("spec", _ATTRIBUTES)}
 _TOKEN: Schema = {1: ("audiences[]", "str"), 4: ("expirationSeconds", "int")}
+_SERVICE_PORT: Schema = {
+    1: ("name", "str"),
+    2: ("protocol", "str"),
+    3: ("port", "int"),
+    4: ("targetPort", "int-or-string"),
+    5: ("nodePort", "int"),
+}
+_SERVICE: Schema = {
+    1: ("ports[]", _SERVICE_PORT),
+    2: ("selector", "map"),
+    3: ("clusterIP", "str"),
+    4: ("type", "str"),
+    10: ("externalName", "str"),
+}
 _SCHEMAS: dict[str, Schema] = {
     "Namespace": {1: ("metadata", _META)},
     "ServiceAccount": {1: ("metadata", _META)},
@@ -89,6 +104,13 @@ _SCHEMAS: dict[str, Schema] = {
     "Job": {1: ("metadata", _META), 2: ("spec", {6: ("template", _TEMPLATE)})},
     "Eviction": {1: ("metadata", _META), 2: ("deleteOptions", _DELETE)},
     "DeleteOptions": _DELETE,
+    "Service": {1: ("metadata", _META), 2: ("spec", _SERVICE)},
+    "PriorityClass": {
+        1: ("metadata", _META),
+        2: ("value", "int"),
+        3: ("globalDefault", "bool"),
+        4: ("description", "str"),
+    },
     "Scale": {1: ("metadata", _META), 2: ("spec", {1: ("replicas", "int")})},
 }
 
@@ -128,6 +150,9 @@ def _value(value: Any, kind: Any) -> Any:
         return _message(value, kind)
     if kind == "str":
         return value.decode()
+    if kind == "int-or-string":
+        said = dict(_fields(value))
+        return said.get(3, b"").decode() if said.get(1) else said.get(2, 0)
     return bool(value) if kind == "bool" else value
 
 
