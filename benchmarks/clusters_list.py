@@ -22,6 +22,7 @@ from sqlalchemy.engine import make_url
 
 from benchmarks.measure import Table
 from budcluster.cluster.models import Cluster, ClusterOrigin, ClusterProvider, ClusterStatus
+from budcluster.credentials.keys import RSA_NAME, SYMMETRIC_NAME, make_key_files
 from budcluster.kit.database import Database
 from budcluster.migrations import migrate
 from devstack.postgres import EmbeddedPostgres
@@ -81,10 +82,13 @@ async def _fill(server: EmbeddedPostgres) -> None:
 def _measure(server: EmbeddedPostgres, folder: Path) -> list[Table]:
     with create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
+    make_key_files(folder / "keys")
     begun = time.perf_counter()
     with _serving(server, folder, port) as process:
         alive = _first(port, "/healthz") - begun
         listed = _first(port, "/clusters") - begun
+        ready = _first(port, "/readyz") - begun
+        time.sleep(2)
         idle = _rss_mb(process.pid)
         rows = [[name, *_request(port, path, process.pid)] for name, path in REQUESTS.items()]
         after = _rss_mb(process.pid)
@@ -96,6 +100,7 @@ def _measure(server: EmbeddedPostgres, folder: Path) -> list[Table]:
             [
                 ["start to first answer of /healthz", f"{alive:.2f} s"],
                 ["start to first answered GET /clusters", f"{listed:.2f} s"],
+                ["start to ready, workflow engine included", f"{ready:.2f} s"],
                 ["resident memory, idle", f"{idle:.0f} MB"],
                 [f"resident memory after {ROUNDS * len(REQUESTS):,} requests", f"{after:.0f} MB"],
             ],
@@ -105,10 +110,12 @@ def _measure(server: EmbeddedPostgres, folder: Path) -> list[Table]:
 
 @contextmanager
 def _serving(server: EmbeddedPostgres, folder: Path, port: int) -> Iterator["subprocess.Popen[bytes]"]:
-    key = folder / "symmetric-key-256"
-    key.write_bytes(os.urandom(32))
-    key.chmod(0o600)
-    environment = {"DATABASE_URL": server.url("budcluster_db"), "SYMMETRIC_KEY_PATH": str(key), "PORT": str(port)}
+    environment = {
+        "DATABASE_URL": server.url("budcluster_db"),
+        "RSA_PRIVATE_KEY_PATH": str(folder / "keys" / RSA_NAME),
+        "SYMMETRIC_KEY_PATH": str(folder / "keys" / SYMMETRIC_NAME),
+        "PORT": str(port),
+    }
     with (folder / "service.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-c", SERVE], env={**os.environ, **environment}, stderr=log)
     try:

@@ -51,6 +51,8 @@ class Service:
     readiness: Readiness
     metrics: Metrics
     long_work: LongWork
+    on_started: Callable[[], None] = lambda: None
+    """Called once, when everything runs."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -88,6 +90,7 @@ class Service:
             await asyncio.sleep(_RETRY_S)
         while True:
             if await _tried("long_work.start", self.long_work.start):
+                self.on_started()
                 return
             await asyncio.sleep(_RETRY_S)
 

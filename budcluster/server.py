@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import signal
 import socket
 import sys
@@ -16,7 +17,7 @@ from budcluster.api.authentication import is_loopback, listening_allowed
 from budcluster.api.edge import Edge
 from budcluster.api.models import ApiToken
 from budcluster.app import create_app
-from budcluster.bootstrap import redactor_for
+from budcluster.bootstrap import make_service, redactor_for
 from budcluster.config import Settings
 from budcluster.kit.database import Database, DatabaseUnavailable
 from budcluster.kit.logging import configure
@@ -40,7 +41,9 @@ def serve(settings: Settings) -> int:
     try:
         asyncio.run(_check_listening(settings))
         listener = listen(settings.host, settings.port)
-        run(create_app(settings), settings, listener)
+        service = make_service(settings)
+        service.on_started = _spare_what_stays
+        run(create_app(settings, service), settings, listener)
     except CannotServe as error:
         sys.stderr.write(f"budcluster: {error}\n")
         return 2
@@ -82,6 +85,16 @@ def run(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
         log.warning("service.open_to_everybody", reason="API__ALLOW_ANONYMOUS_REMOTE is set")
     edge: Edge = app.state.edge
     _Server(config, edge.service(Feeds)).run(sockets=[listener])
+
+
+def _spare_what_stays() -> None:
+    """Take all that the start has loaded out of the garbage collector's rounds.
+
+    Modules, models and routes stay for the life of the process; walking through them again and again took a third of
+    the processor time of large lists and stopped every request for 120 ms at a time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 async def _check_listening(settings: Settings) -> None:
