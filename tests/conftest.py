@@ -4,7 +4,13 @@ import os
 
 import pytest
 
-pytest_plugins = ["tests.fixtures.keys", "tests.fixtures.app", "tests.fixtures.database", "tests.fixtures.tools"]
+pytest_plugins = [
+    "tests.fixtures.keys",
+    "tests.fixtures.app",
+    "tests.fixtures.database",
+    "tests.fixtures.tools",
+    "tests.fixtures.cluster",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

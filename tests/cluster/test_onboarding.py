@@ -1,0 +1,169 @@
+"""Taking an existing cluster into service: the simulated one, with real Helm and real Ansible."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from sandbox.kubernetes.faults import Fault
+from sandbox.kubernetes.server import KubernetesServer
+from tests.fixtures.cluster import Onboarder
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+async def _objects(server: KubernetesServer, kind: str) -> list[dict[str, Any]]:
+    return await asyncio.to_thread(server.call, lambda: list(server.cluster.store.list(kind)))
+
+
+async def test_a_gpu_cluster_ends_ready_with_its_gpus_counted_and_a_second_run_changes_nothing(
+    onboarder: Onboarder, gpu_cluster: KubernetesServer
+) -> None:
+    cluster_id = await onboarder.register("lab")
+    operation = await onboarder.ended(await onboarder.begin(cluster_id, gpu_cluster))
+    assert operation["status"] == "SUCCEEDED", operation
+    assert [step["status"] for step in operation["steps"]] == ["SUCCEEDED"] * 9
+    cluster = await onboarder.cluster(cluster_id)
+    assert (cluster["status"], cluster["node_count"], cluster["gpu_count"]) == ("READY", 3, 9)
+    assert cluster["kubernetes_version"].startswith("v1.36")
+    releases = {secret["metadata"]["labels"]["name"] for secret in await _helm_secrets(gpu_cluster)}
+    assert releases == {"kps", "nfd", "gpu-operator", "hami"}
+    before = len(await _helm_secrets(gpu_cluster))
+    again = await onboarder.ended(await onboarder.begin(cluster_id, gpu_cluster))
+    assert again["status"] == "SUCCEEDED", again
+    assert len(await _helm_secrets(gpu_cluster)) == before
+
+
+async def _helm_secrets(server: KubernetesServer) -> list[dict[str, Any]]:
+    return [secret for secret in await _objects(server, "Secret") if secret.get("type") == "helm.sh/release.v1"]
+
+
+async def test_deleting_takes_away_only_what_the_service_brought(
+    onboarder: Onboarder, gpu_cluster: KubernetesServer
+) -> None:
+    cluster_id = await onboarder.onboarded(gpu_cluster)
+    answer = await onboarder.client.delete(f"/clusters/{cluster_id}")
+    assert answer.status_code == 202
+    operation = await onboarder.ended(answer.json()["operation_id"])
+    assert operation["status"] == "SUCCEEDED", operation
+    assert (await onboarder.client.get(f"/clusters/{cluster_id}")).status_code == 404
+    assert await _helm_secrets(gpu_cluster) == []
+    names = {namespace["metadata"]["name"] for namespace in await _objects(gpu_cluster, "Namespace")}
+    assert "budcluster-system" not in names
+    assert {"default", "kube-system"} <= names
+
+
+async def test_a_dead_cluster_is_forgotten_and_what_may_be_left_is_told(
+    onboarder: Onboarder, gpu_cluster: KubernetesServer
+) -> None:
+    cluster_id = await onboarder.onboarded(gpu_cluster, gpu_sharing="none")
+    gpu_cluster.cluster.faults.add(Fault("drop"))
+    answer = await onboarder.client.delete(f"/clusters/{cluster_id}")
+    operation = await onboarder.ended(answer.json()["operation_id"])
+    assert operation["status"] == "SUCCEEDED", operation
+    assert "May be left" in operation["steps"][0]["detail"]
+    assert (await onboarder.client.get(f"/clusters/{cluster_id}")).status_code == 404
+
+
+async def test_the_same_cluster_cannot_be_onboarded_twice(onboarder: Onboarder, gpu_cluster: KubernetesServer) -> None:
+    first = await onboarder.register()
+    second = await onboarder.register()
+    body = {"kubeconfig": gpu_cluster.kubeconfig()}
+    answers = await asyncio.gather(
+        *(onboarder.client.post(f"/clusters/{one}/onboard", json=body) for one in (first, second))
+    )
+    assert sorted(answer.status_code for answer in answers) == [202, 409]
+    refused = next(answer.json() for answer in answers if answer.status_code == 409)
+    assert refused["type"] == "/problems/cluster-known-already"
+    assert refused["cluster_id"] in {first, second}
+    begun = next(answer.json() for answer in answers if answer.status_code == 202)
+    await onboarder.ended(begun["operation_id"])
+
+
+async def test_an_expired_credential_ends_in_error_with_the_cause_and_onboarding_again_goes_on(
+    onboarder: Onboarder, gpu_cluster: KubernetesServer
+) -> None:
+    cluster_id = await onboarder.register()
+    fault = gpu_cluster.cluster.faults.add(Fault("unauthorized"))
+    failed = await onboarder.ended(await onboarder.begin(cluster_id, gpu_cluster))
+    assert (failed["status"], failed["error"]["type"], failed["error"]["step"]) == (
+        "FAILED", "unauthorized", "check_access",
+    )  # fmt: skip
+    cluster = await onboarder.cluster(cluster_id)
+    assert (cluster["status"], cluster["error"]["step"]) == ("ERROR", "check_access")
+    assert cluster["error"]["next_step"]
+    gpu_cluster.cluster.faults.remove(fault)
+    again = await onboarder.ended(await onboarder.begin(cluster_id, gpu_cluster, gpu_sharing="none"))
+    assert again["status"] == "SUCCEEDED", again
+    assert (await onboarder.cluster(cluster_id))["status"] == "READY"
+
+
+async def test_a_missing_permission_is_named_before_anything_is_changed(
+    onboarder: Onboarder, gpu_cluster: KubernetesServer
+) -> None:
+    cluster_id = await onboarder.register()
+    body = {"kubeconfig": gpu_cluster.kubeconfig(token=gpu_cluster.cluster.tokens.viewer)}
+    answer = await onboarder.client.post(f"/clusters/{cluster_id}/onboard", json=body)
+    operation = await onboarder.ended(answer.json()["operation_id"])
+    assert operation["error"]["type"] == "permissions-missing"
+    assert "create namespaces" in operation["error"]["detail"]
+    names = {namespace["metadata"]["name"] for namespace in await _objects(gpu_cluster, "Namespace")}
+    assert "budcluster-system" not in names
+
+
+async def test_an_api_server_that_goes_away_in_the_middle_is_waited_for(
+    onboarder: Onboarder, gpu_cluster: KubernetesServer
+) -> None:
+    cluster_id = await onboarder.register()
+    operation_id = await onboarder.begin(cluster_id, gpu_cluster, gpu_sharing="none")
+    await onboarder.reached(operation_id, "install_nfd")
+    gpu_cluster.cluster.faults.add(Fault("drop", times=40))
+    operation = await onboarder.ended(operation_id)
+    assert operation["status"] == "SUCCEEDED", operation
+
+
+async def test_a_cluster_that_is_deleted_while_it_is_onboarded_is_gone_in_the_end(
+    onboarder: Onboarder, gpu_cluster: KubernetesServer
+) -> None:
+    cluster_id = await onboarder.register()
+    onboarding = await onboarder.begin(cluster_id, gpu_cluster)
+    await onboarder.reached(onboarding, "install_nfd")
+    answer = await onboarder.client.delete(f"/clusters/{cluster_id}")
+    assert answer.status_code == 202
+    assert (await onboarder.ended(onboarding))["status"] == "CANCELLED"
+    assert (await onboarder.ended(answer.json()["operation_id"]))["status"] == "SUCCEEDED"
+    assert (await onboarder.client.get(f"/clusters/{cluster_id}")).status_code == 404
+    assert await _helm_secrets(gpu_cluster) == []
+
+
+async def test_sharing_can_be_changed_from_hami_to_time_slices_and_back(
+    onboarder: Onboarder, gpu_cluster: KubernetesServer
+) -> None:
+    cluster_id = await onboarder.onboarded(gpu_cluster)
+    for mode, releases in (("time-slicing", set()), ("hami", {"hami"})):
+        answer = await onboarder.client.post(f"/clusters/{cluster_id}/install-hami", json={"mode": mode})
+        assert answer.status_code == 202, answer.text
+        operation = await onboarder.ended(answer.json()["operation_id"])
+        assert operation["status"] == "SUCCEEDED", operation
+        present = {secret["metadata"]["labels"]["name"] for secret in await _helm_secrets(gpu_cluster)}
+        assert present & {"hami"} == releases
+        assert (await onboarder.cluster(cluster_id))["gpu_count"] == 9
+
+
+async def test_an_add_on_that_cannot_be_installed_degrades_and_does_not_fail(
+    onboarder: Onboarder, gpu_cluster: KubernetesServer
+) -> None:
+    cluster_id = await onboarder.register()
+    gpu_cluster.cluster.faults.add(Fault("forbidden", verbs=("create", "patch"), resources=("statefulsets",)))
+    operation = await onboarder.ended(await onboarder.begin(cluster_id, gpu_cluster, gpu_sharing="none"))
+    assert operation["status"] == "SUCCEEDED", operation
+    prometheus = next(step for step in operation["steps"] if step["name"] == "install_prometheus")
+    assert "Goes on without Prometheus" in prometheus["detail"]
+
+
+async def test_user_text_reaches_the_cluster_as_text(onboarder: Onboarder, gpu_cluster: KubernetesServer) -> None:
+    body = {"name": "lab", "provider": "ON_PREMISES", "labels": {"note": "{{ lookup('pipe','id') }}"}}
+    refused = await onboarder.client.post("/clusters", json={**body, "name": "{{ lookup('pipe','id') }}"})
+    assert refused.status_code == 422
+    created = await onboarder.client.post("/clusters", json=body)
+    assert created.status_code in {201, 422}
