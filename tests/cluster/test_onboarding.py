@@ -116,7 +116,7 @@ async def test_an_api_server_that_goes_away_in_the_middle_is_waited_for(
 ) -> None:
     cluster_id = await onboarder.register()
     operation_id = await onboarder.begin(cluster_id, gpu_cluster, gpu_sharing="none")
-    await onboarder.reached(operation_id, "install_nfd")
+    assert await onboarder.is_running(operation_id, "install_nfd")
     gpu_cluster.cluster.faults.add(Fault("drop", times=40))
     operation = await onboarder.ended(operation_id)
     assert operation["status"] == "SUCCEEDED", operation
@@ -127,7 +127,7 @@ async def test_a_cluster_that_is_deleted_while_it_is_onboarded_is_gone_in_the_en
 ) -> None:
     cluster_id = await onboarder.register()
     onboarding = await onboarder.begin(cluster_id, gpu_cluster)
-    await onboarder.reached(onboarding, "install_nfd")
+    assert await onboarder.is_running(onboarding, "install_nfd")
     answer = await onboarder.client.delete(f"/clusters/{cluster_id}")
     assert answer.status_code == 202
     assert (await onboarder.ended(onboarding))["status"] == "CANCELLED"
