@@ -21,12 +21,14 @@ from budcluster.config import Settings
 from budcluster.credentials import routes as credential_routes
 from budcluster.deployment import routes as deployment_routes
 from budcluster.hardware import changes as hardware_changes
+from budcluster.hardware import routes as hardware_routes
 from budcluster.operations import routes as operation_routes
 
 log = structlog.get_logger(__name__)
 
 ROUTERS: list[APIRouter] = [
     cluster_routes.router,
+    hardware_routes.router,
     hardware_changes.router,
     deployment_routes.router,
     operation_routes.router,

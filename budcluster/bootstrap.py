@@ -17,6 +17,7 @@ from budcluster.api.tokens import TokenDigest
 from budcluster.audit.services import AuditService
 from budcluster.cluster.access import ClusterAccess
 from budcluster.cluster.adoption import ClusterWork
+from budcluster.cluster.directory import StoredClusters
 from budcluster.cluster.feature import HardwareRequests, cluster_feature
 from budcluster.cluster.services import ClusterService
 from budcluster.config import Settings
@@ -26,11 +27,13 @@ from budcluster.credentials.services import CredentialService
 from budcluster.credentials.vault import Vault
 from budcluster.deployment.services import DeploymentService
 from budcluster.hardware.changes import HardwareWorkHolder
+from budcluster.hardware.services import HardwareService
 from budcluster.kit.clock import Clock, SystemClock
 from budcluster.kit.database import Database, DatabaseUnavailable
 from budcluster.kit.redaction import Redactor
 from budcluster.kube.door import Doors
 from budcluster.migrations import migrate
+from budcluster.monitoring.inventory_watch import InventoryWatch
 from budcluster.operations.feeds import Feeds
 from budcluster.operations.long_work import Feature, LongWork
 from budcluster.operations.periodic import Job
@@ -51,6 +54,7 @@ class Service:
     readiness: Readiness
     metrics: Metrics
     long_work: LongWork
+    inventory: InventoryWatch
     on_started: Callable[[], None] = lambda: None
     """Called once, when everything runs."""
 
@@ -59,6 +63,7 @@ class Service:
         """Start background work, and end it in order. Serving begins at once; `readiness` says when it is complete."""
         tasks = [
             asyncio.create_task(self._start(), name="start"),
+            asyncio.create_task(self._keep_inventories(), name="inventories"),
             asyncio.create_task(_every(60, "token_usage", self.authenticator.write_down_usage), name="token-usage"),
         ]
         try:
@@ -70,6 +75,10 @@ class Service:
             await self.long_work.stop()
             await _tried("token_usage", self.authenticator.write_down_usage)
             await self.edge.database.close()
+
+    async def _keep_inventories(self) -> None:
+        await self.readiness.started.wait()
+        await self.inventory.run()
 
     async def _start(self) -> None:
         while True:
@@ -116,6 +125,7 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
     long_work.add(cluster_feature(settings, database, access, vault, long_work.journals, own_clock))
     work = ClusterWork(long_work.operations, vault, own_clock, allow_local=settings.kubernetes.allow_local_servers)
     edge.provide(ClusterWork, work)
+    edge.provide(HardwareService, HardwareService(StoredClusters()))
     edge.provide(HardwareWorkHolder, HardwareWorkHolder(HardwareRequests(work)))
     edge.provide(Operations, long_work.operations)
     edge.provide(Feeds, long_work.feeds)
@@ -132,7 +142,8 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
         "workflows": long_work.problem,
     }
     readiness = Readiness(checks, notes={"periodic_jobs": long_work.late_jobs})
-    return Service(edge, authenticator, readiness, metrics, long_work)
+    inventory = InventoryWatch(database, access, own_clock)
+    return Service(edge, authenticator, readiness, metrics, long_work, inventory)
 
 
 def make_doors(settings: Settings) -> Doors:

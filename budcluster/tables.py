@@ -6,6 +6,7 @@ import budcluster.cluster.models
 import budcluster.credentials.models
 import budcluster.deployment.models
 import budcluster.hardware.models
+import budcluster.monitoring.models
 import budcluster.operations.models  # noqa: F401 - imported for their tables
 from budcluster.kit.database import Base
 

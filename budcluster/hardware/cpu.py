@@ -18,7 +18,7 @@ _GENERATIONS: Final[dict[tuple[str, int, int], str]] = {
     ("AMD", 26, 2): "Turin (Zen 5)",
 }
 _FLAG: Final = FEATURE + "cpu-cpuid."
-_WANTED: Final = ("AVX2", "AVX512", "AMX", "AVXVNNI")
+WANTED_FLAGS: Final = ("AVX2", "AVX512", "AMX", "AVXVNNI")
 
 
 def read_cpu(labels: Mapping[str, Any], capacity: Mapping[str, Any], allocatable: Mapping[str, Any], gaps: Gaps) -> Cpu:
@@ -40,7 +40,7 @@ def read_cpu(labels: Mapping[str, Any], capacity: Mapping[str, Any], allocatable
             sorted(
                 flag
                 for key, value in labels.items()
-                if key.startswith(_FLAG) and value == "true" and (flag := key[len(_FLAG) :]).startswith(_WANTED)
+                if key.startswith(_FLAG) and value == "true" and (flag := key[len(_FLAG) :]).startswith(WANTED_FLAGS)
             )
         ),
     )

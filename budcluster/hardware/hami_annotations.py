@@ -13,7 +13,7 @@ from budcluster.hardware.labels import Gaps, shown
 REGISTER: Final = "hami.io/node-nvidia-register"
 CORDON: Final = "hami.io/device-cordon"
 ALLOCATED: Final = "hami.io/vgpu-devices-allocated"
-_MAX_ANNOTATION_BYTES: Final = 256 * 1024
+MAX_ANNOTATION_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def read_register(annotations: Mapping[str, Any], gaps: Gaps) -> tuple[Registere
     text = annotations.get(REGISTER)
     if not isinstance(text, str) or not text.strip():
         return None
-    if len(text) > _MAX_ANNOTATION_BYTES:
+    if len(text) > MAX_ANNOTATION_BYTES:
         gaps.add(f"annotation {REGISTER} is too large to be HAMi's; it was ignored")
         return None
     try:
@@ -107,7 +107,7 @@ def product_name(type_name: str) -> str:
 def read_allocations(annotations: Mapping[str, Any]) -> tuple[Allocation, ...]:
     """Devices that a pod holds, container by container; nothing where the annotation is absent or not HAMi's."""
     text = annotations.get(ALLOCATED)
-    if not isinstance(text, str) or len(text) > _MAX_ANNOTATION_BYTES:
+    if not isinstance(text, str) or len(text) > MAX_ANNOTATION_BYTES:
         return ()
     allocations = []
     for record in text.replace(";", ":").split(":"):

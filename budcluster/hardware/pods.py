@@ -31,9 +31,14 @@ def by_node(pods: Iterable[Mapping[str, Any]]) -> dict[str, list[PodRequest]]:
     found: dict[str, list[PodRequest]] = defaultdict(list)
     for pod in pods:
         node = (pod.get("spec") or {}).get("nodeName")
-        if node and (pod.get("status") or {}).get("phase") not in _OVER:
+        if node and not is_over(pod):
             found[node].append(read_pod(pod))
     return dict(found)
+
+
+def is_over(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod has ended and holds nothing any more."""
+    return (pod.get("status") or {}).get("phase") in _OVER
 
 
 def read_pod(pod: Mapping[str, Any]) -> PodRequest:

@@ -23,7 +23,7 @@ from budcluster.hardware.readiness import is_ready, why_not
 
 DETECTED: Final = "nfd.node.kubernetes.io/feature-labels"
 """NFD's master sets this annotation when it has finished with a node (NFD 0.15 and newer)."""
-_ACCELERATOR_CLASSES: Final = ("03", "12", "0b40")
+ACCELERATOR_CLASSES: Final = ("03", "12", "0b40")
 
 Json = Mapping[str, Any]
 
@@ -136,7 +136,7 @@ def _pci_devices(feature: Json | None) -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     for element in elements:
         attributes = element.get("attributes") or {}
-        if str(attributes.get("class", "")).startswith(_ACCELERATOR_CLASSES):
+        if str(attributes.get("class", "")).startswith(ACCELERATOR_CLASSES):
             found[str(attributes.get("vendor", ""))].append(str(attributes.get("device", "")))
     return dict(found)
 

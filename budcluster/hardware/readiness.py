@@ -18,6 +18,12 @@ def is_ready(node: Mapping[str, Any]) -> bool:
     return _conditions(node).get("Ready", {}).get("status") == "True"
 
 
+def is_pressed(node: Mapping[str, Any]) -> bool:
+    """Short of memory, disk or process ids, or without network."""
+    conditions = _conditions(node)
+    return any(conditions.get(kind, {}).get("status") == "True" for kind in _PRESSURES)
+
+
 def why_not(node: Mapping[str, Any]) -> tuple[str, ...]:
     """Reasons why no new pod could be placed here, as sentences' ends ("is cordoned"); empty on a usable node."""
     reasons = []

@@ -10,13 +10,13 @@ from budcluster.kube.resources import NODES, PODS, Resource
 
 NODE_FEATURES: Final = Resource("nfd.k8s-sigs.io", "v1alpha1", "nodefeatures")
 NVIDIA_PCI: Final = ("pci-10de.present", "pci-0302_10de.present", "pci-0300_10de.present")
-_LIVE_PODS: Final = "status.phase!=Succeeded,status.phase!=Failed"
+LIVE_PODS: Final = "status.phase!=Succeeded,status.phase!=Failed"
 
 
 async def survey(client: ClusterClient) -> HardwareProfile:
     """The profile as of now. Raises KubeError."""
     nodes = await _all(client, NODES)
-    pods = await _all(client, PODS, field_selector=_LIVE_PODS)
+    pods = await _all(client, PODS, field_selector=LIVE_PODS)
     gaps: tuple[str, ...] = ()
     try:
         features = await _all(client, NODE_FEATURES)

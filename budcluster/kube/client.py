@@ -7,7 +7,7 @@ long lists, raise on objects that lack a required field, and its asyncio part ha
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -112,7 +112,7 @@ class ClusterClient:
         label_selector: str = "",
         field_selector: str = "",
         limit: int = PAGE,
-    ) -> AsyncIterator[Json]:
+    ) -> AsyncGenerator[Json, None]:
         """Each page as the server gives it. Raises Gone when the list took longer than the server keeps its version."""
         params = _selected(label_selector, field_selector) | {"limit": str(limit)}
         path = resource.path(namespace=namespace)
@@ -133,7 +133,7 @@ class ClusterClient:
         label_selector: str = "",
         field_selector: str = "",
         timeout_s: int = 300,
-    ) -> AsyncIterator[Json]:
+    ) -> AsyncGenerator[Json, None]:
         """Events `{type, object}` after this version, bookmarks included, until the server ends the stream.
 
         The server does so after `timeout_s`; the caller goes on from the last version seen. Raises Gone when that is

@@ -1,0 +1,246 @@
+"""Keeps the inventory of one cluster: follows its objects, gathers what changed, writes it twice a second.
+
+Heartbeats cost nothing: objects are compared trimmed. Nodes' documents are not held in memory, only a digest of each,
+so 5,000 nodes take a few megabytes here.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import structlog
+
+from budcluster.cluster.access import NoCredential
+from budcluster.hardware.inventory_store import (
+    Batch,
+    InventoryStore,
+    LeaseLost,
+    PodKey,
+    SeenPod,
+    Standing,
+    feature_bytes,
+    seen_node,
+)
+from budcluster.hardware.pods import is_over, read_pod
+from budcluster.hardware.survey import LIVE_PODS, NODE_FEATURES
+from budcluster.hardware.trimming import digest_of, release_of, trim_feature, trim_node, trim_pod
+from budcluster.kit.clock import Clock
+from budcluster.kit.database import DatabaseUnavailable
+from budcluster.kit.errors import DomainError
+from budcluster.kube.client import ClusterClient
+from budcluster.kube.door import Door
+from budcluster.kube.errors import KubeError
+from budcluster.kube.refusals import KubeconfigRefused
+from budcluster.kube.resources import NODES, PODS
+from budcluster.monitoring.follower import Follower
+
+log = structlog.get_logger(__name__)
+
+Json = dict[str, Any]
+_Asked = tuple[int, int]
+"""Millicores and bytes that a pod asks for."""
+_NO_ACCESS: Final = (KubeError, NoCredential, KubeconfigRefused, DomainError)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often things happen, in seconds."""
+
+    write_s: float = 0.5
+    """Between two writes, if there is something to write."""
+    renew_s: float = 5.0
+    """Between two renewals of the lease, and of `as_of`."""
+    pulse_s: float = 5.0
+    """Between two questions whether the API server still answers."""
+    pauses: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+    """Before each new try to reach a cluster; the last one repeats."""
+
+
+class InventoryKeeper:
+    """One cluster's inventory, for as long as this replica holds its lease."""
+
+    def __init__(
+        self,
+        store: InventoryStore,
+        open_door: Callable[[], AbstractAsyncContextManager[Door]],
+        clock: Clock,
+        *,
+        pace: Pace,
+    ) -> None:
+        self._store = store
+        self._open_door = open_door
+        self._clock = clock
+        self._pace = pace
+        self._batch = Batch()
+        self._nodes: dict[str, bytes] = {}
+        self._features: dict[str, bytes] = {}
+        self._pods: dict[PodKey, bytes] = {}
+        self._asked: dict[PodKey, _Asked] = {}
+        self._amounts: dict[_Asked, _Asked] = {}
+        self._cpu_milli = 0
+        self._memory_bytes = 0
+        self._contact: datetime | None = None
+        self._problem: str | None = None
+        self._follow_features = Follower(NODE_FEATURES, self._see_feature, self._lose_feature, optional=True)
+        self._follow_nodes = Follower(NODES, self._see_node, self._lose_node)
+        self._follow_pods = Follower(PODS, self._see_pod, self._lose_pod, field_selector=LIVE_PODS)
+
+    async def run(self) -> None:
+        """Until the lease is lost or the task is cancelled. Raises DatabaseUnavailable at the start only."""
+        known = await self._store.known()
+        self._nodes, self._features, self._pods = known.nodes, known.features, known.pods
+        self._follow_nodes.expect(self._nodes)
+        self._follow_features.expect(self._features)
+        self._follow_pods.expect(self._pods)
+        following = asyncio.create_task(self._connect(), name="inventory-connect")
+        try:
+            await self._write_on(following)
+        except LeaseLost:
+            log.warning("inventory.lease_lost")
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    # -- reaching the cluster --------------------------------------------------------------------------------------
+
+    async def _connect(self) -> None:
+        failures = 0
+        while True:
+            begun = self._contact
+            try:
+                async with self._open_door() as door:
+                    await self._follow(door.client)
+            except* _NO_ACCESS as group:
+                error = _first(group)
+                self._problem = error.detail if isinstance(error, DomainError) else str(error)
+                log.info("inventory.interrupted", error=type(error).__name__)
+            failures = 0 if self._contact != begun else failures + 1
+            pause = self._pace.pauses[min(failures, len(self._pace.pauses) - 1)]
+            # Not all at once when many clusters come back together.
+            await asyncio.sleep(pause * random.uniform(0.7, 1.0))  # noqa: S311 - no secret
+
+    async def _follow(self, client: ClusterClient) -> None:
+        # In this order a node is read once, with its feature.
+        for follower in (self._follow_features, self._follow_nodes, self._follow_pods):
+            await follower.list(client)
+        self._heard()
+        async with asyncio.TaskGroup() as group:
+            for follower in (self._follow_features, self._follow_nodes, self._follow_pods):
+                group.create_task(follower.watch(client, self._heard))
+            group.create_task(self._pulse(client))
+
+    async def _pulse(self, client: ClusterClient) -> None:
+        """A silent watch looks like a broken one; only an answer proves that nothing is missed."""
+        while True:
+            await asyncio.sleep(self._pace.pulse_s)
+            await client.read("/version")
+            self._heard()
+
+    def _heard(self) -> None:
+        self._contact = self._clock.now()
+        self._problem = None
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    async def _write_on(self, following: asyncio.Task[None]) -> None:
+        """Raises LeaseLost, and what ended `following`."""
+        loop = asyncio.get_running_loop()
+        renewed_at, said = -self._pace.renew_s, (False, self._problem)
+        while not following.done():
+            news = (self._complete, self._problem)
+            is_due = loop.time() - renewed_at >= self._pace.renew_s
+            if (self._batch or news != said or is_due) and await self._write():
+                renewed_at, said = loop.time(), news
+            await asyncio.sleep(self._pace.write_s)
+        await following
+
+    async def _write(self) -> bool:
+        batch, self._batch = self._batch, Batch()
+        standing = Standing(
+            complete=self._complete,
+            as_of=self._contact if self._complete else None,
+            problem=self._problem,
+            cpu_requested=self._cpu_milli / 1000,
+            memory_requested_bytes=self._memory_bytes,
+        )
+        try:
+            await self._store.write(batch, standing, self._features)
+        except DatabaseUnavailable:
+            self._batch.put_back(batch)
+            return False
+        return True
+
+    @property
+    def _complete(self) -> bool:
+        return all(one.listed for one in (self._follow_features, self._follow_nodes, self._follow_pods))
+
+    # -- what is seen ----------------------------------------------------------------------------------------------
+
+    def _see_node(self, node: Json) -> str:
+        name = str(node["metadata"]["name"])
+        seen = seen_node(node, trim_node(node))
+        if self._nodes.get(name) != seen.digest:
+            self._nodes[name] = seen.digest
+            self._batch.nodes[name] = seen
+        return name
+
+    def _lose_node(self, name: str) -> None:
+        if self._nodes.pop(name, None) is not None:
+            self._batch.nodes[name] = None
+
+    def _see_feature(self, feature: Json) -> str:
+        name = str(feature["metadata"]["name"])
+        trimmed = feature_bytes(trim_feature(feature))
+        if self._features.get(name) != trimmed:
+            self._features[name] = trimmed
+            self._batch.features.add(name)
+        return name
+
+    def _lose_feature(self, name: str) -> None:
+        if self._features.pop(name, None) is not None:
+            self._batch.features.add(name)
+
+    def _see_pod(self, pod: Json) -> PodKey:
+        key = (str(pod["metadata"].get("namespace") or ""), str(pod["metadata"]["name"]))
+        if is_over(pod):
+            self._lose_pod(key)
+            return key
+        asked = read_pod(pod).resources
+        self._ask(key, (round(asked.get("cpu", 0) * 1000), int(asked.get("memory", 0))))
+        trimmed = trim_pod(pod)
+        if trimmed is None:
+            self._forget_gpu_pod(key)
+            return key
+        digest = digest_of(trimmed)
+        if self._pods.get(key) != digest:
+            self._pods[key] = digest
+            self._batch.pods[key] = SeenPod(release_of(pod), trimmed, digest)
+        return key
+
+    def _lose_pod(self, key: PodKey) -> None:
+        self._ask(key, None)
+        self._forget_gpu_pod(key)
+
+    def _ask(self, key: PodKey, amounts: _Asked | None) -> None:
+        cpu_before, memory_before = self._asked.pop(key, (0, 0))
+        cpu, memory = amounts or (0, 0)
+        self._cpu_milli += cpu - cpu_before
+        self._memory_bytes += memory - memory_before
+        if amounts is not None:
+            # Most pods ask for the same few amounts: one object each.
+            self._asked[key] = self._amounts.setdefault(amounts, amounts)
+
+    def _forget_gpu_pod(self, key: PodKey) -> None:
+        if self._pods.pop(key, None) is not None:
+            self._batch.pods[key] = None
+
+
+def _first(error: BaseException) -> BaseException:
+    """The error inside however many groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
