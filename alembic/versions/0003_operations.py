@@ -129,6 +129,7 @@ def upgrade() -> None:
         sa.Column("weight", sa.Float(), nullable=False),
         sa.Column("status", sa.String(length=32), nullable=False),
         sa.Column("percent", sa.Integer(), nullable=False),
+        sa.Column("runner", sa.String(length=32), nullable=True),
         sa.Column("detail", sa.String(length=500), nullable=True),
         sa.Column("error", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("result", postgresql.JSONB(astext_type=sa.Text()), nullable=True),

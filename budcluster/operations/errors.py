@@ -47,5 +47,9 @@ class StaleAttempt(Exception):
     """The attempt that this work belongs to has ended or was replaced. The work must do nothing more."""
 
 
+class Superseded(StaleAttempt):
+    """Another activity has taken this step up, because the engine gave this one up. It must do nothing more."""
+
+
 class OperationCancelled(Exception):
     """Somebody asked for the operation's end; the step has stopped what it ran."""

@@ -13,6 +13,9 @@
 `run` marks the step as running, stops `act` when somebody cancels, stores what it gave, and gives that back at once
 when the activity is repeated after it succeeded. Reporting never slows the work: lines and percent are written by the
 way, some times a second, and wait out a lost database.
+
+When the engine hands a step to another replica because this one was thought dead, the other one takes over: what runs
+here is stopped, nothing of it is written any more, and `run` gives what the other one achieves.
 """
 
 import asyncio
@@ -22,6 +25,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Any, Final, TypeVar
+from uuid import uuid4
 
 import structlog
 from pydantic import BaseModel
@@ -32,15 +36,15 @@ from budcluster.kit.database import Database, DatabaseUnavailable
 from budcluster.kit.redaction import Redactor
 from budcluster.operations.causes import Cause, cause_of
 from budcluster.operations.contracts import OperationPayload
-from budcluster.operations.errors import OperationCancelled, StaleAttempt
+from budcluster.operations.errors import OperationCancelled, StaleAttempt, Superseded
 from budcluster.operations.ledger import CHANGED, MAX_LINE_CHARACTERS, Ledger
-from budcluster.operations.models import Operation, OperationStatus, StepStatus
+from budcluster.operations.models import FINISHED, Operation, OperationStatus, OperationStep, StepStatus
 from budcluster.operations.notices import Notices
 
 log = structlog.get_logger(__name__)
 
 FLUSH_S: Final = 0.4
-_CANCEL_POLL_S: Final = 2.0
+_STOP_POLL_S: Final = 2.0
 _BUFFERED_LINES: Final = 2_000
 _WRITE_PATIENCE_S: Final = 60.0
 
@@ -51,8 +55,10 @@ AnyT = TypeVar("AnyT")
 class StepJournal:
     """One step at work. `log` and `percent` return at once and may be called as often as one likes."""
 
-    def __init__(self, name: str, *, clock: Clock, redactor: Redactor) -> None:
+    def __init__(self, name: str, *, clock: Clock, redactor: Redactor, runner: str | None = None) -> None:
         self.name = name
+        self.runner = runner
+        """Marks the step as ours; None: for what happens around steps."""
         self.recorded: dict[str, Any] | None = None
         """What the step gave when it succeeded before; None: it has to be done."""
         self.is_done = False
@@ -81,13 +87,19 @@ class StepJournal:
         self._detail = self._detail if detail is None else self._mask(detail)[:500]
         self._is_changed = True
 
+    def check(self, row: OperationStep) -> None:
+        """Raise Superseded when somebody else works on the step now."""
+        if self.runner is not None and row.runner != self.runner:
+            raise Superseded(f"{self.name} was taken up elsewhere")
+
     @property
     def has_news(self) -> bool:
         """Whether anything waits to be written."""
         return bool(self._lines) or self._is_changed
 
     async def write_to(self, ledger: Ledger) -> Callable[[], None]:
-        """Write what waits. Call what it gives back once that is committed."""
+        """Write what waits. Call what it gives back once that is committed. Raises Superseded."""
+        self.check(ledger.steps[self.name])
         lines = list(self._lines)
         dropped, percent, detail = self._dropped, self._percent, self._detail
         if dropped:
@@ -129,12 +141,17 @@ class Journal:
         self, name: str, act: Callable[[StepJournal], Coroutine[Any, Any, ResultT]], *, gives: type[ResultT]
     ) -> ResultT:
         """Do a step once: recorded, cancellable, its result remembered."""
-        async with self.step(name) as step:
-            if step.is_done:
-                return gives.model_validate(step.recorded or {})
-            result = await self.cancellable(act(step))
-            step.result = result.model_dump(mode="json")
-            return result
+        try:
+            async with self.step(name) as step:
+                if step.is_done:
+                    return gives.model_validate(step.recorded or {})
+                result = await self.cancellable(act(step), step=step)
+                step.result = result.model_dump(mode="json")
+                return result
+        except NonRetryableError as error:
+            if not isinstance(error.__cause__, Superseded):
+                raise
+        return gives.model_validate(await self._result_from_elsewhere(name))
 
     @asynccontextmanager
     async def step(self, name: str) -> AsyncIterator[StepJournal]:
@@ -143,7 +160,7 @@ class Journal:
         An error leaves it running with the cause noted, because the activity may be repeated; when nobody repeats it,
         the operation's end marks it as failed. Cancelling is also seen before it begins.
         """
-        step = StepJournal(name, clock=self._clock, redactor=self._redactor)
+        step = StepJournal(name, clock=self._clock, redactor=self._redactor, runner=uuid4().hex)
         with _for_good():
             await self._patiently(lambda ledger: self._begin(ledger, step))
             if step.is_done:
@@ -183,45 +200,62 @@ class Journal:
         with _for_good():
             await self._patiently(change)
 
-    async def cancellable(self, work: Coroutine[Any, Any, AnyT]) -> AnyT:
-        """Await work until it is done or somebody cancels the operation.
+    async def cancellable(self, work: Coroutine[Any, Any, AnyT], *, step: StepJournal | None = None) -> AnyT:
+        """Await work until it is done, somebody cancels the operation, or another activity takes the step up.
 
-        Then the work is cancelled and awaited to its end: raises OperationCancelled, or gives its result if it was
-        finished all the same.
+        Then the work is cancelled and awaited to its end: raises OperationCancelled, Superseded or StaleAttempt, or
+        gives its result if it was finished all the same.
         """
         act = asyncio.ensure_future(work)
-        wish = asyncio.ensure_future(self._wait_for_cancel())
+        stop = asyncio.ensure_future(self._wait_for_stop(step))
         try:
-            await asyncio.wait({act, wish}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({act, stop}, return_when=asyncio.FIRST_COMPLETED)
             if act.done():
                 return act.result()
             act.cancel()
             await asyncio.wait({act})
             if act.cancelled() or act.exception() is not None:
-                raise OperationCancelled("The operation was cancelled; the step was stopped.") from _error_of(act)
+                raise stop.result() from _error_of(act)
             return act.result()
         finally:
-            for task in (act, wish):
+            for task in (act, stop):
                 task.cancel()
-            await asyncio.gather(act, wish, return_exceptions=True)
+            await asyncio.gather(act, stop, return_exceptions=True)
 
-    async def _wait_for_cancel(self) -> None:
+    async def _wait_for_stop(self, step: StepJournal | None) -> Exception:
         with self._notices.bell(CHANGED, str(self._payload.operation_id)) as bell:
-            while not await self._is_cancelled():
-                await bell.wait(_CANCEL_POLL_S)
+            while True:
+                try:
+                    operation, row = await self._look(step.name if step else None)
+                    if step is not None and row is not None:
+                        step.check(row)
+                except StaleAttempt as reason:
+                    return reason
+                except DatabaseUnavailable:
+                    log.info("journal.database_awaited", operation_id=str(self._payload.operation_id))
+                else:
+                    if operation.status is OperationStatus.CANCELLING:
+                        return OperationCancelled("The operation was cancelled; the step was stopped.")
+                await bell.wait(_STOP_POLL_S)
 
-    async def _is_cancelled(self) -> bool:
-        try:
-            async with self._database.reading() as session:
-                operation = await session.get(Operation, self._payload.operation_id)
-        except DatabaseUnavailable:
-            return False
-        # An attempt that was replaced or ended has no right to go on either.
-        return (
-            operation is None
-            or operation.attempt != self._payload.attempt
-            or operation.status not in {OperationStatus.PENDING, OperationStatus.RUNNING}
-        )
+    async def _result_from_elsewhere(self, name: str) -> dict[str, Any]:
+        """Wait for what the one who took the step up achieves. The operation's end ends this, too."""
+        with _for_good(), self._notices.bell(CHANGED, str(self._payload.operation_id)) as bell:
+            while True:
+                with contextlib.suppress(DatabaseUnavailable):
+                    _, row = await self._look(name)
+                    if row is not None and row.status is StepStatus.SUCCEEDED:
+                        return row.result or {}
+                await bell.wait(_STOP_POLL_S)
+
+    async def _look(self, name: str | None) -> tuple[Operation, OperationStep | None]:
+        """The operation and a step of it. Raises StaleAttempt when the attempt has ended or was replaced."""
+        async with self._database.reading() as session:
+            operation = await session.get(Operation, self._payload.operation_id)
+            row = await session.get(OperationStep, (self._payload.operation_id, name)) if name else None
+        if operation is None or operation.attempt != self._payload.attempt or operation.status in FINISHED:
+            raise StaleAttempt(f"attempt {self._payload.attempt} has ended")
+        return operation, row
 
     async def _begin(self, ledger: Ledger, step: StepJournal) -> None:
         row = ledger.steps[step.name]
@@ -230,8 +264,8 @@ class Journal:
             return
         if ledger.operation.status is OperationStatus.CANCELLING:
             raise OperationCancelled("The operation was cancelled before this step began.")
-        if row.status is not StepStatus.RUNNING:
-            await ledger.change_step(step.name, status=StepStatus.RUNNING, started_at=self._clock.now())
+        started_at = row.started_at if row.status is StepStatus.RUNNING else self._clock.now()
+        await ledger.change_step(step.name, status=StepStatus.RUNNING, started_at=started_at, runner=step.runner)
 
     async def _succeed(self, ledger: Ledger, step: StepJournal) -> None:
         await step.write_to(ledger)

@@ -159,6 +159,8 @@ class OperationStep(Base):
     """Share of the whole, relative to the other steps."""
     status: Mapped[StepStatus] = mapped_column(text_enum(StepStatus), default=StepStatus.PENDING)
     percent: Mapped[int] = mapped_column(default=0)
+    runner: Mapped[str | None] = mapped_column(String(32))
+    """Who works on it. Whoever takes it up after a crash or a freeze replaces the one before, who may not go on."""
     detail: Mapped[str | None] = mapped_column(String(500))
     error: Mapped[dict[str, Any] | None]
     """The latest cause of trouble; the step's cause of failure once the operation has failed."""

@@ -152,7 +152,7 @@ class Scheduler:
 
     async def _seconds_until_due(self, job: Job) -> float:
         async with self._database.reading() as session:
-            seconds = (await session.execute(_UNTIL_DUE, {"job": job.name})).scalar_one()
+            seconds = (await session.execute(_UNTIL_DUE, {"job": job.name, "owner": self._owner})).scalar_one()
         return max(0.05, min(float(seconds), job.every.total_seconds()))
 
 
@@ -181,14 +181,16 @@ def _health(job: Job, row: PeriodicRun | None, now: datetime) -> JobHealth:
     return JobHealth(job.name, row.last_finished_at, row.last_outcome, missed=row.missed, is_late=is_late)
 
 
-# All times are the database's: replicas' clocks may differ.
+# All times are the database's: replicas' clocks may differ. A lease that we hold is one whose return was lost with a
+# connection: this process runs a job once at a time, so it may take it again.
 _ENSURE: Final = text("insert into periodic_runs (job, runs, missed) values (:job, 0, 0) on conflict do nothing")
 _TAKE: Final = text(
     """
     update periodic_runs
     set lease_owner = :owner, lease_until = now() + :lease, last_started_at = now(), runs = runs + 1,
         missed = missed + cast(now() > due_at + :every as int)
-    where job = :job and (due_at <= now() or :woken) and (lease_until is null or lease_until <= now())
+    where job = :job and (due_at <= now() or :woken)
+      and (lease_until is null or lease_until <= now() or lease_owner = :owner)
     returning now() > due_at + :every
     """
 )
@@ -205,7 +207,8 @@ _GIVE_BACK: Final = text(
 )
 _UNTIL_DUE: Final = text(
     """
-    select extract(epoch from greatest(due_at, coalesce(lease_until, due_at)) - now()) from periodic_runs
-    where job = :job
+    select extract(epoch from
+        case when lease_owner <> :owner then greatest(due_at, lease_until) else due_at end - now())
+    from periodic_runs where job = :job
     """
 )

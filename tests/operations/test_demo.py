@@ -13,10 +13,14 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from pydantic import SecretStr
+from sqlalchemy import select
 
 from budcluster.config import Settings
+from budcluster.kit.database import Database
 from budcluster.operations.feeds import Feeds
-from budcluster.operations.models import Operation, OperationStatus, StepStatus
+from budcluster.operations.models import Operation, OperationLogLine, OperationStatus, StepStatus
+from devstack.postgres import EmbeddedPostgres
 from tests.fixtures.app import SettingsMaker, running
 from tests.fixtures.workflows import collect_sdk_leftovers
 from tests.operations.demo import DEMO, STEPS, demo_service
@@ -236,7 +240,7 @@ async def test_work_goes_on_where_it_was_when_the_service_is_killed_in_mid_step(
     await first.send(signal.SIGKILL)
     before = await watching
 
-    await eventually(lambda: _no_tools(tmp_path))
+    await eventually(lambda: _tool_count(tmp_path, 0))
     (tmp_path / "go").touch()
     second = await replica()
     await eventually(lambda: _is_ready(second.port), within_s=40)
@@ -294,6 +298,69 @@ async def test_another_replica_takes_over_when_one_is_killed(
         assert [name for name in ALL_STEPS if done.count(name) > 1] in ([], ["step_5"])
 
 
+@pytest.mark.slow
+async def test_a_frozen_replica_that_wakes_up_stops_its_tool_and_spoils_nothing(
+    desk: Desk, replica: Callable[[], Any], tmp_path: Path, marks: Callable[[], list[str]]
+) -> None:
+    frozen = await replica()
+    operation = await _request(desk, tmp_path)
+    await _appeared(tmp_path / "tool-is-up")
+    frozen.process.send_signal(signal.SIGSTOP)
+    await replica()
+    # The engine gives a frozen owner up after half a minute.
+    await eventually(lambda: _tool_count(tmp_path, 2), within_s=90)
+    frozen.process.send_signal(signal.SIGCONT)
+    await eventually(lambda: _tool_count(tmp_path, 1), within_s=40)
+    assert (tmp_path / "stopped-politely").exists()
+    (tmp_path / "go").touch()
+    ended = await _ended(desk, operation)
+    assert ended.status is OperationStatus.SUCCEEDED
+    assert marks() == [*ALL_STEPS[:6], *ALL_STEPS[5:]]
+
+
+@pytest.mark.slow
+async def test_work_outlives_a_database_that_goes_away_in_mid_step(
+    make_settings: SettingsMaker,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    marks: Callable[[], list[str]],
+) -> None:
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("own"), durable=True)
+    await asyncio.to_thread(server.start)
+    settings = make_settings().model_copy(update={"database_url": SecretStr(server.url("postgres"))})
+    service = demo_service(settings)
+    try:
+        async with running(service):
+            work = service.long_work
+            desk = Desk(service.edge.database, work.operations, work.journals)
+            operation = await _request(desk, tmp_path)
+            await _appeared(tmp_path / "tool-is-up")
+            await asyncio.to_thread(server.stop)
+            (tmp_path / "go").touch()
+            await eventually(lambda: _tool_count(tmp_path, 0))
+            await asyncio.to_thread(server.start)
+            ended = await _ended(desk, operation)
+            assert ended.status is OperationStatus.SUCCEEDED
+            lines = [line async for line in _log_lines(service.edge.database, operation)]
+        assert "done" in lines
+        # The step's result outlived the outage in memory: nothing was done twice.
+        assert marks() == ALL_STEPS
+    finally:
+        await asyncio.to_thread(server.stop)
+        collect_sdk_leftovers()
+
+
+async def _log_lines(database: Database, operation: Operation) -> AsyncIterator[str]:
+    async with database.reading() as session:
+        wanted = select(OperationLogLine).where(OperationLogLine.operation_id == operation.id)
+        for line in await session.scalars(wanted.order_by(OperationLogLine.number)):
+            yield line.text
+
+
+async def _tool_count(folder: Path, wanted: int) -> bool:
+    return len(await asyncio.to_thread(_tools, folder)) == wanted
+
+
 async def _has_begun(seen: list[Event], step: str) -> bool:
     return any(event.data.get("name") == step for event in seen)
 
@@ -305,7 +372,3 @@ def _tools(folder: Path) -> list[int]:
             if str(folder) in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process.pid)
     return found
-
-
-async def _no_tools(folder: Path) -> bool:
-    return not await asyncio.to_thread(_tools, folder)

@@ -196,6 +196,47 @@ async def test_an_act_that_finishes_in_spite_of_cancel_counts(desk: Desk) -> Non
     assert await running == Applied(nodes=1)
 
 
+async def test_who_takes_a_step_up_stops_the_one_before_and_both_get_one_result(desk: Desk) -> None:
+    operation, journal = await _journal(desk)
+    at_work, was_stopped = asyncio.Event(), asyncio.Event()
+
+    async def frozen(step: StepJournal) -> Applied:
+        try:
+            at_work.set()
+            await asyncio.Event().wait()
+        finally:
+            step.log("a line of the one before")
+            was_stopped.set()
+        raise AssertionError
+
+    async def fresh(step: StepJournal) -> Applied:
+        await was_stopped.wait()
+        return Applied(nodes=7)
+
+    before = asyncio.create_task(journal.run("apply_terraform", frozen, gives=Applied))
+    await at_work.wait()
+    after = desk.journals.of(payload_of(operation))
+    assert await after.run("apply_terraform", fresh, gives=Applied) == Applied(nodes=7)
+    assert await before == Applied(nodes=7)
+    assert (await desk.look(operation.id))[0].log_number == 0
+
+
+async def test_the_one_before_writes_nothing_any_more(desk: Desk, database: Database) -> None:
+    operation, journal = await _journal(desk)
+
+    async def take_turns() -> None:
+        async with journal.step("apply_terraform") as before:
+            async with desk.journals.of(payload_of(operation)).step("apply_terraform") as after:
+                before.log("stale")
+                after.log("fresh")
+            before.percent(90)
+
+    with pytest.raises(NonRetryableError, match="elsewhere"):
+        await take_turns()
+    assert [line.text for line in await _lines(database, operation)] == ["fresh"]
+    assert (await desk.look(operation.id))[1]["apply_terraform"].status is StepStatus.SUCCEEDED
+
+
 async def test_no_step_begins_once_cancel_was_asked_for(desk: Desk) -> None:
     operation, journal = await _journal(desk)
     await desk.cancel(operation.id)
