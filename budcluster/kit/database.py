@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 
 from budcluster.config import DatabaseSettings
+from budcluster.kit.cancellation import raise_if_cancelled
 from budcluster.kit.errors import UpstreamUnavailable
 
 log = structlog.get_logger(__name__)
@@ -150,6 +151,7 @@ class _translated:  # noqa: N801 - reads as a phrase where it is used
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is not None and is_outage(error):
+            raise_if_cancelled()
             raise DatabaseUnavailable from error
 
 
