@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import select
 
 from budcluster.api.sse import frame
+from budcluster.kit.cancellation import raise_if_cancelled
 from budcluster.kit.database import Database, DatabaseUnavailable
 from budcluster.operations.ledger import CHANGED
 from budcluster.operations.models import FINISHED, Operation, OperationEvent
@@ -148,6 +149,7 @@ class _Feed:
         try:
             with self._notices.bell(CHANGED, str(self._id)) as bell:
                 while not self._is_over:
+                    raise_if_cancelled()
                     try:
                         await self._read_once()
                     except DatabaseUnavailable:

@@ -31,6 +31,7 @@ import structlog
 from pydantic import BaseModel
 
 from budcluster.durable.errors import NonRetryableError
+from budcluster.kit.cancellation import raise_if_cancelled
 from budcluster.kit.clock import Clock, SystemClock
 from budcluster.kit.database import Database, DatabaseUnavailable
 from budcluster.kit.redaction import Redactor
@@ -225,6 +226,7 @@ class Journal:
     async def _wait_for_stop(self, step: StepJournal | None) -> Exception:
         with self._notices.bell(CHANGED, str(self._payload.operation_id)) as bell:
             while True:
+                raise_if_cancelled()
                 try:
                     operation, row = await self._look(step.name if step else None)
                     if step is not None and row is not None:
@@ -242,6 +244,7 @@ class Journal:
         """Wait for what the one who took the step up achieves. The operation's end ends this, too."""
         with _for_good(), self._notices.bell(CHANGED, str(self._payload.operation_id)) as bell:
             while True:
+                raise_if_cancelled()
                 with contextlib.suppress(DatabaseUnavailable):
                     _, row = await self._look(name)
                     if row is not None and row.status is StepStatus.SUCCEEDED:
@@ -306,6 +309,7 @@ class Journal:
         """Change the operation; a lost database is waited for a while before DatabaseUnavailable is raised."""
         deadline = asyncio.get_running_loop().time() + _WRITE_PATIENCE_S
         while True:
+            raise_if_cancelled()
             try:
                 async with self._database.writing() as session:
                     await change(await Ledger.open(session, self._payload.operation_id, attempt=self._payload.attempt))

@@ -13,6 +13,8 @@ from typing import Any, Final
 import asyncpg
 import structlog
 
+from budcluster.kit.cancellation import raise_if_cancelled
+
 log = structlog.get_logger(__name__)
 
 _PROBE_S: Final = 15.0
@@ -66,6 +68,7 @@ class Notices:
         """Listen until cancelled; connect again whenever the connection is lost."""
         failures = 0
         while True:
+            raise_if_cancelled()
             try:
                 await self._listen()
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:

@@ -18,6 +18,7 @@ import structlog
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 from sqlalchemy import select, text
 
+from budcluster.kit.cancellation import raise_if_cancelled
 from budcluster.kit.database import Database, DatabaseUnavailable
 from budcluster.operations.models import Outcome, PeriodicRun
 from budcluster.operations.notices import Notices
@@ -90,6 +91,7 @@ class Scheduler:
         with self._notices.bell(job.wake_on or f"periodic {job.name}") as bell:
             woken = False
             while True:
+                raise_if_cancelled()
                 try:
                     pause = await self._turn(job, woken=woken)
                 except DatabaseUnavailable:

@@ -220,7 +220,7 @@ async def test_two_hundred_listeners_share_one_reader(
     async def all_listen() -> bool:
         return feeds.listeners == 200
 
-    await eventually(all_listen)
+    await eventually(all_listen, within_s=40)
     assert feeds.open_feeds == 1
     await _work(desk, operation.id, lines=50)
     seen = await asyncio.gather(*watching)
