@@ -46,6 +46,11 @@ class Plan:
     def kubeconfig(self) -> Path:
         return self.state / "sandbox-cluster.kubeconfig"
 
+    @property
+    def hub_file(self) -> Path:
+        """Where the sandbox writes the address of its model hub."""
+        return self.state / "sandbox-hub.url"
+
 
 def reset(state: Path) -> None:
     """Forget the data; nothing of it may be in use. The folder itself stays, since its lock is held."""
@@ -90,7 +95,7 @@ class Stack:
             api.wait_until(lambda: is_ready(plan.port), timeout_s=_API_TIMEOUT_S, stopping=self._stopping)
             say("service", f"{plan.url} (API reference: {plan.url}/docs)")
             if plan.demo:
-                run_demo(plan.url)
+                run_demo(plan.url, plan.kubeconfig)
             self._instance.write(Note(os.getpid(), plan.url, ready=True))
             self._say_what_next()
             while not self._stopping.wait(0.5):
@@ -153,6 +158,8 @@ class Stack:
             str(plan.clock_factor),
             "--kubeconfig",
             str(plan.kubeconfig),
+            "--hub-file",
+            str(plan.hub_file),
         ]
         return [sys.executable, "-m", "sandbox", *options]
 
@@ -168,6 +175,8 @@ class Stack:
         }
         tools = tool_environment()
         defaults["KUBERNETES__COLLECTIONS_PATH"] = tools["ANSIBLE_COLLECTIONS_PATH"]
+        if self._plan.cluster:
+            defaults["MODEL_HUB__URL"] = self._plan.hub_file.read_text()
         given = {"DATABASE_URL": database_url, "HOST": "127.0.0.1", "PORT": str(self._plan.port)}
         return {**defaults, **os.environ, **tools, **given}
 

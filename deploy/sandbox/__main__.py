@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+from sandbox import hub
 from sandbox.kubernetes.cluster import Options
 from sandbox.kubernetes.server import KubernetesServer
 from sandbox.kubernetes.simulation.profiles import PROFILES, UnknownProfile, parse_nodes
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"Port {given.port} cannot be used ({error.strerror}). Choose another with --port, or 0.\n")
         return 1
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(server, given.kubeconfig))
+        asyncio.run(_serve(server, given.kubeconfig, given.hub_file))
     return 0
 
 
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         default=_DEFAULT_KUBECONFIG,
         help=f"where to write the administrator's kubeconfig (default: {_DEFAULT_KUBECONFIG})",
     )
+    parser.add_argument("--hub-file", type=Path, help="serve a small model hub too, and write its address to this file")
     parser.add_argument("--version", default="1.36.2", help="the Kubernetes version to report (default: 1.36.2)")
     parser.add_argument(
         "--clock-factor",
@@ -62,11 +64,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _serve(server: KubernetesServer, kubeconfig: Path) -> None:
+async def _serve(server: KubernetesServer, kubeconfig: Path, hub_file: Path | None) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, server.stop)
-    path = server.write_kubeconfig(kubeconfig).resolve()
+    async with contextlib.AsyncExitStack() as parts:
+        if hub_file is not None:
+            url = await parts.enter_async_context(hub.serving())
+            await asyncio.to_thread(hub_file.write_text, url)
+            sys.stdout.write(f"Model hub at {url}\n")
+        _tell(server, server.write_kubeconfig(kubeconfig).resolve())
+        await server.serve()
+
+
+def _tell(server: KubernetesServer, path: Path) -> None:
     sys.stdout.write(
         f"Simulated Kubernetes at {server.url}\n"
         f"  export KUBECONFIG={path}\n"
@@ -76,7 +87,6 @@ async def _serve(server: KubernetesServer, kubeconfig: Path) -> None:
         "Ctrl-C ends it; nothing is kept.\n"
     )
     sys.stdout.flush()
-    await server.serve()
 
 
 if __name__ == "__main__":
