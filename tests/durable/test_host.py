@@ -1,6 +1,8 @@
 """The worker, the bridge to the application's loop, and the starter, on the embedded sidecar."""
 
 import asyncio
+import gc
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -19,7 +21,7 @@ from budcluster.durable.execution import Execution
 from budcluster.durable.refs import NEVER, ActivityRef, WorkflowRef
 from budcluster.durable.runtime import WorkflowHost
 from budcluster.durable.starter import InstanceStatus, WorkflowStarter
-from tests.fixtures.workflows import collect_sdk_leftovers
+from tests.fixtures.workflows import close_leftovers
 
 
 class Number(BaseModel):
@@ -107,7 +109,7 @@ async def host(embedded: EmbeddedBackend, work: Work) -> AsyncIterator[WorkflowH
     await host.start()
     yield host
     await host.stop(grace_s=0.2)
-    collect_sdk_leftovers()
+    close_leftovers(host._runtime)
 
 
 @pytest.fixture
@@ -208,7 +210,11 @@ async def test_without_a_sidecar_start_and_stop_are_quick_and_calls_fail_with_a_
             await starter.state("any")
         await starter.close()
         await host.stop()
-    collect_sdk_leftovers()
+    # This worker never got as far as to know its event loop.
+    host._runtime = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.mark.parametrize(

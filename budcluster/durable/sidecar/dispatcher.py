@@ -30,6 +30,8 @@ Result = TypeVar("Result")
 
 _POLL_S: Final = 1.0
 _BATCH: Final = 32
+_FIRST_TURN_S: Final = 0.05
+"""How long the answer to a start may wait for the first turn, to go to disk with it."""
 
 
 @dataclass(slots=True)
@@ -50,6 +52,8 @@ class _RunningTurn:
     lease: Lease
     turn: engine.Turn
     stream: Stream
+    started: asyncio.Event | None = None
+    """Set when the turn is on disk; somebody waits for the start to be so."""
     is_dirty: bool = False
     """A message came for this instance meanwhile: look again when the turn is over."""
 
@@ -122,6 +126,12 @@ class Dispatcher:
         self._claimed.clear()
         for stream in self.streams:
             stream.tokens.clear()
+            stream.warm.clear()
+
+    def distrust(self) -> None:
+        """PostgreSQL may have crashed and lost the last writes: send and read whole histories again."""
+        self._histories = Histories()
+        for stream in self.streams:
             stream.warm.clear()
 
     def _forget(self, token: str) -> None:
@@ -249,7 +259,9 @@ class Dispatcher:
         owner = self._owner() if token is not None else None
 
         async def create() -> Lease | None:
-            return await self._store.create(new, scheduled_at=scheduled_at, owner=owner, token=token)
+            return await self._store.create(
+                new, scheduled_at=scheduled_at, owner=owner, token=token, relaxed=token is not None
+            )
 
         tokens = [] if token is None else [token]
         try:
@@ -259,15 +271,26 @@ class Dispatcher:
             owner, token, tokens = None, None, []
             lease = await self._store.patiently(create, patience_s=10)
         if lease is not None:
-            await self._begin_turn(lease)
+            await self._begin_turn(lease, started := asyncio.Event())
+            await self._on_disk(new.instance_id, started)
             return
         self._unclaim(set(tokens))
+        if token is not None:
+            await self._store.patiently(lambda: self._store.make_durable(new.instance_id), patience_s=10)
         if scheduled_at is not None:
             self._note_due(scheduled_at)
         self.nudge()
         await self._announce(new.instance_id)
 
-    async def _begin_turn(self, lease: Lease) -> None:
+    async def _on_disk(self, instance_id: str, started: asyncio.Event) -> None:
+        """Return when the start is on disk: usually the first turn brings it there."""
+        try:
+            async with asyncio.timeout(_FIRST_TURN_S):
+                await started.wait()
+        except TimeoutError:
+            await self._store.patiently(lambda: self._store.make_durable(instance_id), patience_s=10)
+
+    async def _begin_turn(self, lease: Lease, started: asyncio.Event | None = None) -> None:
         instance = lease.instance
         past = self._histories.take(instance)
         if past is None:
@@ -289,7 +312,7 @@ class Dispatcher:
             )
             return
         stream = self.streams.for_turn(instance.instance_id)
-        running = _RunningTurn(lease, turn, stream)
+        running = _RunningTurn(lease, turn, stream, started)
         self._turns[lease.token] = self._by_instance[instance.instance_id] = running
         stream.send_turn(lease.token, turn)
 
@@ -320,9 +343,10 @@ class Dispatcher:
         lease = running.lease
         task_tokens = self._task_tokens(len(outcome.tasks))
         owner = self._owner() or 0
+        relaxed = not outcome.tasks and running.started is None
         try:
             committed = await self._store.patiently(
-                lambda: self._store.commit_turn(lease, outcome, owner=owner, task_tokens=task_tokens)
+                lambda: self._store.commit_turn(lease, outcome, owner=owner, task_tokens=task_tokens, relaxed=relaxed)
             )
         except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:
             self._unclaim({token for token in task_tokens if token is not None})
@@ -339,6 +363,8 @@ class Dispatcher:
             self._lost(running, task_tokens)
             return
         self.counters.turns_committed += 1
+        if running.started is not None:
+            running.started.set()
         await self._after_commit(running, outcome, committed, task_tokens)
 
     def _lost(self, running: _RunningTurn, task_tokens: list[str | None]) -> None:
@@ -375,7 +401,7 @@ class Dispatcher:
                 self.nudge(message.instance_id)
         if running.is_dirty or outcome.children or outcome.next_generation or outcome.ends_children:
             self.nudge()
-        self._watch.notify(instance.instance_id)
+        self._watch.notify(instance.instance_id, outcome.status)
         if outcome.is_final or outcome.children or any(token is None for token in task_tokens):
             await self._announce(instance.instance_id)
 

@@ -57,7 +57,7 @@ class Presence:
 
         `on_wake` gets the instance id of a call from another replica, "" when work was freed.
 
-        `on_change` is called when this process got an owner id, and when it lost it.
+        `on_change` is called when this process got an owner id, kept it through a broken connection, or lost it.
         """
         self._dsn = dsn
         self._silence = silence
@@ -123,6 +123,7 @@ class Presence:
             await connection.execute("select pg_advisory_lock($1, $2)", LOCK_SPACE, self.owner)
             if await connection.fetchval(_STILL_REGISTERED, self.owner):
                 log.info("workflow_owner.lock_taken_again", owner=self.owner)
+                self._on_change()
                 return
             self._lose_owner()
         async with connection.transaction():

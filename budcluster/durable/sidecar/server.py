@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import grpc.aio
 import structlog
+import uvloop
 
 from budcluster.durable.sidecar.dispatcher import Dispatcher
 from budcluster.durable.sidecar.limits import MIB, Limits
@@ -127,7 +128,8 @@ class EmbeddedSidecar:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._serve())
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._serve())
         except BaseException as error:
             self._failure = error
             log.exception("embedded_sidecar.ended", error=str(error))
@@ -153,6 +155,7 @@ class EmbeddedSidecar:
         def owner_changed() -> None:
             if owner() is None:
                 dispatcher.forget_everything()
+            dispatcher.distrust()
             dispatcher.nudge(tasks=True)
 
         self._presence = Presence(self._dsn, silence=self._limits.silence, on_wake=wake, on_change=owner_changed)

@@ -126,14 +126,14 @@ class Servicer(rpc.TaskHubSidecarServiceServicer):
 
     async def WaitForInstanceStart(self, request: pb.GetInstanceRequest, context: Context) -> pb.GetInstanceResponse:
         async with _refusals(context):
-            row = await self._until(request.instanceId, lambda row: row["status"] != PENDING)
+            row = await self._until(request.instanceId, lambda status: status != PENDING)
             return _state(row, payloads=request.getInputsAndOutputs)
 
     async def WaitForInstanceCompletion(
         self, request: pb.GetInstanceRequest, context: Context
     ) -> pb.GetInstanceResponse:
         async with _refusals(context):
-            row = await self._until(request.instanceId, lambda row: row["status"] in TERMINAL)
+            row = await self._until(request.instanceId, lambda status: status in TERMINAL)
             return _state(row, payloads=request.getInputsAndOutputs)
 
     async def RaiseEvent(self, request: pb.RaiseEventRequest, context: Context) -> pb.RaiseEventResponse:
@@ -153,21 +153,21 @@ class Servicer(rpc.TaskHubSidecarServiceServicer):
                 ended.input.CopyFrom(request.output)
             event = events.event(datetime.now(UTC), executionTerminated=ended)
             await self._post(context, request.instanceId, event, at_once=True)
-            await self._shown(request.instanceId, lambda row: row["status"] in TERMINAL)
+            await self._shown(request.instanceId, lambda status: status in TERMINAL)
             return pb.TerminateResponse()
 
     async def SuspendInstance(self, request: pb.SuspendRequest, context: Context) -> pb.SuspendResponse:
         async with _refusals(context):
             paused = pb.ExecutionSuspendedEvent(input=request.reason)
             await self._post(context, request.instanceId, events.event(datetime.now(UTC), executionSuspended=paused))
-            await self._shown(request.instanceId, lambda row: row["status"] == SUSPENDED or row["status"] in TERMINAL)
+            await self._shown(request.instanceId, lambda status: status == SUSPENDED or status in TERMINAL)
             return pb.SuspendResponse()
 
     async def ResumeInstance(self, request: pb.ResumeRequest, context: Context) -> pb.ResumeResponse:
         async with _refusals(context):
             resumed = pb.ExecutionResumedEvent(input=request.reason)
             await self._post(context, request.instanceId, events.event(datetime.now(UTC), executionResumed=resumed))
-            await self._shown(request.instanceId, lambda row: row["status"] != SUSPENDED)
+            await self._shown(request.instanceId, lambda status: status != SUSPENDED)
             return pb.ResumeResponse()
 
     async def PurgeInstances(self, request: pb.PurgeInstancesRequest, context: Context) -> pb.PurgeInstancesResponse:
@@ -223,19 +223,19 @@ class Servicer(rpc.TaskHubSidecarServiceServicer):
         if await self._dispatcher.post(instance_id, event, at_once=at_once) is None:
             await context.abort(grpc.StatusCode.UNKNOWN, _NO_INSTANCE)
 
-    async def _until(self, instance_id: str, is_reached: Callable[[asyncpg.Record], bool]) -> asyncpg.Record | None:
+    async def _until(self, instance_id: str, is_reached: Callable[[int], bool]) -> asyncpg.Record | None:
         """The instance's row as soon as the condition holds; None when there is no such instance."""
-        changed = self._watch.subscribe(instance_id)
+        subscription = self._watch.subscribe(instance_id)
         try:
             while True:
                 row = await self._store.patiently(lambda: self._store.read(instance_id))
-                if row is None or is_reached(row):
+                if row is None or is_reached(row["status"]):
                     return row
-                await self._watch.changed(changed)
+                await subscription.worth_a_look(is_reached)
         finally:
-            self._watch.unsubscribe(instance_id, changed)
+            self._watch.unsubscribe(instance_id, subscription)
 
-    async def _shown(self, instance_id: str, is_reached: Callable[[asyncpg.Record], bool]) -> None:
+    async def _shown(self, instance_id: str, is_reached: Callable[[int], bool]) -> None:
         """Wait until the state shows what was asked for, where a worker is there to bring it about."""
         if not self._dispatcher.streams:
             return

@@ -202,6 +202,8 @@ select instance_id, execution_id, name, version, status, input, output, custom_s
 from wf_instances where instance_id = $1
 """
 
+TOUCH: Final = "update wf_instances set updated_at = now() where instance_id = $1"
+
 HISTORY: Final = "select events from wf_history where instance_id = $1 order by first_event"
 
 LIST: Final = "select instance_id from wf_instances where instance_id > $1 order by instance_id limit $2"

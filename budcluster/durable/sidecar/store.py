@@ -1,4 +1,10 @@
-"""Everything durable, in PostgreSQL. Thin: each method is one statement or one short transaction."""
+"""Everything durable, in PostgreSQL. Thin: each method is one statement or one short transaction.
+
+Some writes are relaxed: they do not wait for the disk. They survive the death of this process like all others; only
+when PostgreSQL or the machine itself crashes within a fraction of a second can they be gone, and then together with
+all that was written after them, so that the step before simply happens again. What leaves the database (an activity
+that starts, an answer that something was accepted) always waits for the disk, and for all that was written before it.
+"""
 
 import asyncio
 import contextlib
@@ -85,28 +91,35 @@ class Store:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._relaxed: asyncpg.Pool[asyncpg.Record] | None = None
         self.interruptions = 0
         """How often a statement had to be repeated; then it is not known which of them took effect."""
 
     async def open(self) -> None:
-        """Make the pool; connects when first used, so a server that is away does no harm."""
-        self._pool = await asyncpg.create_pool(
+        """Make the pools; they connect when first used, so a server that is away does no harm."""
+        self._pool = await self._make_pool({})
+        self._relaxed = await self._make_pool({"synchronous_commit": "off"})
+
+    async def _make_pool(self, settings: dict[str, str]) -> "asyncpg.Pool[asyncpg.Record]":
+        return await asyncpg.create_pool(
             self._dsn,
             min_size=0,
             max_size=_POOL_SIZE,
             reset=_keep_as_is,
             command_timeout=_COMMAND_TIMEOUT_S,
-            server_settings={"application_name": "budcluster-workflows"},
+            server_settings={"application_name": "budcluster-workflows", **settings},
         )
 
     async def close(self) -> None:
         """Close all connections; those in use are given two seconds."""
-        if self._pool is not None:
+        for pool in (self._pool, self._relaxed):
+            if pool is None:
+                continue
             try:
                 async with asyncio.timeout(2):
-                    await self._pool.close()
+                    await pool.close()
             except TimeoutError:
-                self._pool.terminate()
+                pool.terminate()
 
     async def patiently(self, work: Callable[[], Awaitable[Result]], *, patience_s: float | None = None) -> Result:
         """Repeat `work` while PostgreSQL is away, for ever or for `patience_s`; then raise StoreAway."""
@@ -131,13 +144,14 @@ class Store:
         owner: int | None = None,
         token: str | None = None,
         connection: Any = None,
+        relaxed: bool = False,
     ) -> Lease | None:
         """Create the instance, replacing a finished one; with `owner` and `token` its first turn is leased as well.
 
         Raises InstanceExists when an active instance has the id.
         """
         started = new.started.executionStarted
-        row = await (connection or self._pool_or_raise()).fetchrow(
+        row = await (connection or self._pool_or_raise(relaxed=relaxed)).fetchrow(
             sql.CREATE,
             new.instance_id,
             new.execution_id,
@@ -191,7 +205,9 @@ class Store:
     ) -> Finished | None:
         """Hand an activity's result to its instance, exactly once; None when the lease was lost meanwhile."""
         serialized = event.SerializeToString()
-        row = await self._pool_or_raise().fetchrow(sql.FINISH_TASK, task.token, owner, task.id, serialized, turn_token)
+        row = await self._pool_or_raise(relaxed=True).fetchrow(
+            sql.FINISH_TASK, task.token, owner, task.id, serialized, turn_token
+        )
         if row is None:
             return None
         if row["token"] is None:
@@ -207,6 +223,7 @@ class Store:
         *,
         owner: int,
         task_tokens: Sequence[str | None],
+        relaxed: bool,
     ) -> Committed | None:
         """Write a turn; None when the lease was lost, and then nothing was written.
 
@@ -214,7 +231,7 @@ class Store:
         """
         arguments = _commit_arguments(lease, outcome, owner, task_tokens)
         if not outcome.children and outcome.next_generation is None:
-            row = await self._pool_or_raise().fetchrow(sql.COMMIT_TURN, *arguments)
+            row = await self._pool_or_raise(relaxed=relaxed).fetchrow(sql.COMMIT_TURN, *arguments)
             return None if row is None else Committed(row["task_ids"], 0)
         async with self._pool_or_raise().acquire() as connection, connection.transaction():
             row = await connection.fetchrow(sql.COMMIT_TURN, *arguments)
@@ -280,6 +297,10 @@ class Store:
         """The instance's row."""
         return await self._pool_or_raise().fetchrow(sql.READ, instance_id)
 
+    async def make_durable(self, instance_id: str) -> None:
+        """Return when all that was written so far is on disk."""
+        await self._pool_or_raise().execute(sql.TOUCH, instance_id)
+
     async def history(self, instance_id: str) -> list[pb.HistoryEvent]:
         """All committed events of the living generation, oldest first."""
         rows = await self._pool_or_raise().fetch(sql.HISTORY, instance_id)
@@ -333,10 +354,11 @@ class Store:
         row = await self._pool_or_raise().fetchrow(sql.COUNTS)
         return {} if row is None else dict(row)
 
-    def _pool_or_raise(self) -> "asyncpg.Pool[asyncpg.Record]":
-        if self._pool is None:
+    def _pool_or_raise(self, *, relaxed: bool = False) -> "asyncpg.Pool[asyncpg.Record]":
+        pool = self._relaxed if relaxed else self._pool
+        if pool is None:
             raise StoreAway("The embedded sidecar is not started.")
-        return self._pool
+        return pool
 
 
 class InstanceExists(ValueError):
