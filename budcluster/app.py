@@ -22,6 +22,7 @@ from budcluster.credentials import routes as credential_routes
 from budcluster.deployment import routes as deployment_routes
 from budcluster.hardware import changes as hardware_changes
 from budcluster.hardware import routes as hardware_routes
+from budcluster.monitoring import routes as monitoring_routes
 from budcluster.operations import routes as operation_routes
 
 log = structlog.get_logger(__name__)
@@ -30,6 +31,7 @@ ROUTERS: list[APIRouter] = [
     cluster_routes.router,
     hardware_routes.router,
     hardware_changes.router,
+    monitoring_routes.router,
     deployment_routes.router,
     operation_routes.router,
     credential_routes.router,

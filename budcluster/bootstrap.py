@@ -33,7 +33,9 @@ from budcluster.kit.database import Database, DatabaseUnavailable
 from budcluster.kit.redaction import Redactor
 from budcluster.kube.door import Doors
 from budcluster.migrations import migrate
+from budcluster.monitoring.health import HealthChecks
 from budcluster.monitoring.inventory_watch import InventoryWatch
+from budcluster.monitoring.usage import UsageService
 from budcluster.operations.feeds import Feeds
 from budcluster.operations.long_work import Feature, LongWork
 from budcluster.operations.periodic import Job
@@ -125,6 +127,8 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
     long_work.add(cluster_feature(settings, database, access, vault, long_work.journals, own_clock))
     work = ClusterWork(long_work.operations, vault, own_clock, allow_local=settings.kubernetes.allow_local_servers)
     edge.provide(ClusterWork, work)
+    long_work.add(Feature(jobs=[HealthChecks(database, access, own_clock).job()]))
+    edge.provide(UsageService, UsageService(database, access, own_clock))
     edge.provide(HardwareService, HardwareService(StoredClusters()))
     edge.provide(HardwareWorkHolder, HardwareWorkHolder(HardwareRequests(work)))
     edge.provide(Operations, long_work.operations)

@@ -147,10 +147,7 @@ async def gpus_page(session: ReadSession, cluster_id: UUID, query: PageQuery) ->
 
 async def live_sum(session: ReadSession, cluster_id: UUID) -> LiveSum:
     """What the cluster has and what is free of it now. Only nodes with GPUs are read in full."""
-    rows = await session.scalars(
-        select(InventoryNode).where(InventoryNode.cluster_id == cluster_id, InventoryNode.gpu_count > 0)
-    )
-    of_gpus: ClusterSum = summarize(await profiles_of(session, cluster_id, rows.all()))
+    of_gpus: ClusterSum = summarize(await gpu_nodes(session, cluster_id))
     all_nodes = await totals(session, cluster_id)
     return LiveSum(
         nodes=all_nodes.nodes,
@@ -160,6 +157,14 @@ async def live_sum(session: ReadSession, cluster_id: UUID) -> LiveSum:
         gpus_healthy=of_gpus.gpus_healthy,
         by_model=of_gpus.by_model,
     )
+
+
+async def gpu_nodes(session: ReadSession, cluster_id: UUID) -> tuple[NodeProfile, ...]:
+    """The nodes that have GPUs, each with its pods."""
+    rows = await session.scalars(
+        select(InventoryNode).where(InventoryNode.cluster_id == cluster_id, InventoryNode.gpu_count > 0)
+    )
+    return await profiles_of(session, cluster_id, rows.all())
 
 
 async def totals(session: ReadSession, cluster_id: UUID) -> Totals:

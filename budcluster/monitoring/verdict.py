@@ -1,0 +1,109 @@
+"""From what was seen of a cluster to its health. Pure.
+
+One bad look proves nothing: a change is shown once two looks in a row agree on it, in both directions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from budcluster.cluster.models import ClusterHealth
+
+AGREEING: Final = 2
+"""Looks in a row that must agree before a change is shown."""
+_WARN_AHEAD: Final = timedelta(days=30)
+_OLD: Final = timedelta(minutes=2)
+_NAMED: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a cluster is not simply well."""
+
+    code: str
+    """Stable, for programs: `nodes-not-ready`."""
+    detail: str
+    warning: bool = False
+    """Nothing is wrong yet; it will be."""
+
+    def as_json(self) -> dict[str, str]:
+        """As it is stored and shown."""
+        return {"code": self.code, "detail": self.detail, "severity": "warning" if self.warning else "problem"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one look at a cluster found."""
+
+    unreachable: str | None = None
+    """Why its API server cannot be used, in a sentence."""
+    credential_expires_at: datetime | None = None
+    inventory_as_of: datetime | None = None
+    nodes: int = 0
+    not_ready: Sequence[str] = ()
+    pressed: Sequence[str] = ()
+    gpus: int = 0
+    gpus_unhealthy: int = 0
+    nodes_with_fewer_gpus: Sequence[str] = ()
+    """That had more when the hardware was detected."""
+    failing_addons: Sequence[str] = ()
+    """Name and what is wrong, for each."""
+
+
+def verdict(sight: Sight, *, now: datetime) -> tuple[ClusterHealth, tuple[Reason, ...]]:
+    """The health that this look alone shows, and why."""
+    if sight.unreachable is not None:
+        return ClusterHealth.UNREACHABLE, (Reason("unreachable", sight.unreachable),)
+    reasons = (*_credential(sight, now), *_nodes(sight, now), *_gpus(sight), *_addons(sight))
+    degraded = any(not reason.warning for reason in reasons)
+    return ClusterHealth.DEGRADED if degraded else ClusterHealth.HEALTHY, reasons
+
+
+def damped(shown: ClusterHealth, seen: ClusterHealth, *, times: int) -> ClusterHealth:
+    """What to show after `seen` was found `times` times in a row while `shown` stood."""
+    first_good_news = shown is ClusterHealth.UNKNOWN and seen is ClusterHealth.HEALTHY
+    return seen if times >= AGREEING or first_good_news else shown
+
+
+def _credential(sight: Sight, now: datetime) -> tuple[Reason, ...]:
+    end = sight.credential_expires_at
+    if end is None or end - now > _WARN_AHEAD:
+        return ()
+    when = f"{end:%Y-%m-%d %H:%M} UTC"
+    return (Reason("credential-expires", f"The stored credential ends at {when}; onboard again.", warning=True),)
+
+
+def _nodes(sight: Sight, now: datetime) -> tuple[Reason, ...]:
+    if sight.inventory_as_of is None or now - sight.inventory_as_of > _OLD:
+        return (Reason("inventory-old", "The nodes could not be read lately; what is known of them may be old."),)
+    reasons = []
+    if sight.not_ready:
+        detail = f"{len(sight.not_ready)} of {sight.nodes} nodes are not ready: {_some(sight.not_ready)}."
+        reasons.append(Reason("nodes-not-ready", detail))
+    if sight.pressed:
+        detail = f"Nodes are short of memory, disk, process ids or network: {_some(sight.pressed)}."
+        reasons.append(Reason("nodes-under-pressure", detail))
+    if not sight.nodes:
+        reasons.append(Reason("no-nodes", "The cluster has no nodes."))
+    return tuple(reasons)
+
+
+def _gpus(sight: Sight) -> tuple[Reason, ...]:
+    reasons = []
+    if sight.gpus_unhealthy:
+        detail = f"{sight.gpus_unhealthy} of {sight.gpus} GPUs are unhealthy or not offered to pods."
+        reasons.append(Reason("gpus-unhealthy", detail))
+    if sight.nodes_with_fewer_gpus:
+        detail = f"Nodes have fewer GPUs than were detected: {_some(sight.nodes_with_fewer_gpus)}."
+        reasons.append(Reason("gpus-lost", detail))
+    return tuple(reasons)
+
+
+def _addons(sight: Sight) -> tuple[Reason, ...]:
+    return tuple(Reason("add-on-failing", f"Add-on {addon}.") for addon in sight.failing_addons)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(sorted(names)[:_NAMED]) + more
