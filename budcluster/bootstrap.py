@@ -25,7 +25,12 @@ from budcluster.credentials.errors import KeyUnusable
 from budcluster.credentials.ring import KeyRing
 from budcluster.credentials.services import CredentialService
 from budcluster.credentials.vault import Vault
+from budcluster.deployment.admission import Admission
+from budcluster.deployment.feature import deployment_feature
+from budcluster.deployment.guards import DeploymentsOnCluster, DeploymentsWithCredential
+from budcluster.deployment.model_hub import ModelHub
 from budcluster.deployment.services import DeploymentService
+from budcluster.deployment.work import DeploymentWork
 from budcluster.hardware.changes import HardwareWorkHolder
 from budcluster.hardware.services import HardwareService
 from budcluster.kit.clock import Clock, SystemClock
@@ -115,22 +120,32 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
     vault = Vault(ring, database)
     edge.provide(AuditService, AuditService())
     edge.provide(Vault, vault)
-    edge.provide(CredentialService, CredentialService(vault, database, own_clock))
+    credentials = CredentialService(vault, database, own_clock, guards=[DeploymentsWithCredential()])
+    edge.provide(CredentialService, credentials)
     edge.provide(ClusterService, ClusterService())
     edge.provide(DeploymentService, DeploymentService())
     metrics = Metrics()
     long_work = LongWork(settings, database, own_clock, metrics.registry)
     long_work.add(Feature(jobs=[_idempotency_job(settings, database)]))
-    access = ClusterAccess(
-        database, vault, make_doors(settings), clock=own_clock, allow_local=settings.kubernetes.allow_local_servers
-    )
+    doors = make_doors(settings)
+    access = ClusterAccess(database, vault, doors, clock=own_clock, allow_local=settings.kubernetes.allow_local_servers)
     long_work.add(cluster_feature(settings, database, access, vault, long_work.journals, own_clock))
-    work = ClusterWork(long_work.operations, vault, own_clock, allow_local=settings.kubernetes.allow_local_servers)
+    work = ClusterWork(
+        long_work.operations,
+        vault,
+        own_clock,
+        allow_local=settings.kubernetes.allow_local_servers,
+        guard=DeploymentsOnCluster(),
+    )
     edge.provide(ClusterWork, work)
     long_work.add(Feature(jobs=[HealthChecks(database, access, own_clock).job()]))
     edge.provide(UsageService, UsageService(database, access, own_clock))
     edge.provide(HardwareService, HardwareService(StoredClusters()))
     edge.provide(HardwareWorkHolder, HardwareWorkHolder(HardwareRequests(work)))
+    long_work.add(deployment_feature(settings, database, access, credentials, long_work.journals, own_clock))
+    admission = Admission(ModelHub(settings.model_hub), credentials, settings.deployments, settings.model_hub)
+    namespace = settings.deployments.namespace
+    edge.provide(DeploymentWork, DeploymentWork(database, long_work.operations, admission, doors, namespace=namespace))
     edge.provide(Operations, long_work.operations)
     edge.provide(Feeds, long_work.feeds)
     authenticator = Authenticator(

@@ -128,6 +128,33 @@ class AddonSettings(_Section):
     """Seconds that one add-on may take: a driver container compiles for 5 to 15 minutes."""
 
 
+class ModelHubSettings(_Section):
+    """`MODEL_HUB__*`: where models are described, before they are deployed."""
+
+    enabled: bool = True
+    """False never asks; whether a model fits is then only known where the caller sends its config."""
+    url: Annotated[str, Field(pattern="^https?://", max_length=2048)] = "https://huggingface.co"
+    timeout_s: Annotated[float, Field(gt=0, le=30)] = 4.0
+    """Seconds for all questions about one model: a request waits for them."""
+    mirror_for_pods: Annotated[str, Field(pattern="^https?://", max_length=2048)] | None = None
+    """Hub that runtimes load from (HF_ENDPOINT), where nodes cannot reach huggingface.co."""
+
+
+class DeploymentSettings(_Section):
+    """`DEPLOYMENTS__*`: how model runtimes are put on clusters."""
+
+    namespace: Annotated[str, Field(pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] = "budcluster-models"
+    """Namespace of all runtimes; made when needed, never deleted."""
+    ingress_class: Annotated[str, Field(max_length=253)] = ""
+    """Ingress class of deployments with a host name; empty: the cluster's default."""
+    network_policy: bool = False
+    """True lets nothing but the API's port be reached, where the cluster enforces network policies."""
+    host_path_root: Annotated[str, Field(pattern="^/", max_length=1000)] = "/var/lib/budcluster"
+    """Folder of the nodes below which callers may place model caches of mode hostPath."""
+    helm_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 300.0
+    """Seconds for one Helm command; runtimes load afterwards."""
+
+
 class Settings(BaseSettings):
     """All settings of one process. Immutable."""
 
@@ -169,6 +196,8 @@ class Settings(BaseSettings):
     addons: AddonSettings = AddonSettings()
     operations: OperationSettings = OperationSettings()
     events: EventSettings = EventSettings()
+    model_hub: ModelHubSettings = ModelHubSettings()
+    deployments: DeploymentSettings = DeploymentSettings()
 
     @field_validator("database_url")
     @classmethod

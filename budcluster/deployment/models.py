@@ -1,10 +1,11 @@
 """The deployment table and its words."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from budcluster.kit.database import Base, Versioned, text_enum
@@ -59,7 +60,7 @@ class Deployment(Versioned, Base):
     namespace: Mapped[str] = mapped_column(String(63))
     helm_release: Mapped[str] = mapped_column(String(53))
     revision: Mapped[int] = mapped_column(default=0)
-    """Helm's revision that is meant to run; 0 before the first."""
+    """Number of the `DeploymentRevision` that is meant to run."""
     replicas_desired: Mapped[int] = mapped_column(default=1)
     replicas_ready: Mapped[int] = mapped_column(default=0)
     servable: Mapped[bool] = mapped_column(default=False)
@@ -68,8 +69,31 @@ class Deployment(Versioned, Base):
     diagnosis: Mapped[dict[str, Any] | None]
     """Cause of a present failure with its evidence; cleared when healed."""
     error: Mapped[dict[str, Any] | None]
+    """`{type, detail, next_step, step, since, operation_id}` of what failed last; cleared by the next success."""
+    max_model_len: Mapped[int | None]
+    """Tokens of the longest sequence that is served."""
+    model_facts: Mapped[dict[str, Any] | None]
+    """The model's shape, `model_facts.ModelFacts`; None where its config is not known."""
 
     @property
     def replicas(self) -> dict[str, int]:
         """Wanted and ready copies, as callers see them."""
         return {"desired": self.replicas_desired, "ready": self.replicas_ready}
+
+
+class DeploymentRevision(Base):
+    """One way in which a deployment was or is meant to run. Never changed: going back makes a new one."""
+
+    __tablename__ = "deployment_revisions"
+
+    deployment_id: Mapped[UUID] = mapped_column(ForeignKey("deployments.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    config: Mapped[dict[str, Any]]
+    values: Mapped[dict[str, Any]]
+    """Of the chart, without secrets; copies are taken from the deployment."""
+    actor: Mapped[str] = mapped_column(String(128))
+    reason: Mapped[str] = mapped_column(String(200))
+    operation_id: Mapped[UUID | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+    served_at: Mapped[datetime | None]
+    """When it first answered a prompt; None: it never did."""

@@ -2,10 +2,12 @@
 
 from uuid import UUID
 
+from sqlalchemy import select
+
 from budcluster.api.paging import Listing, PageQuery, Rows
-from budcluster.deployment.errors import DeploymentNotFound
-from budcluster.deployment.models import Deployment
-from budcluster.kit.database import ReadSession
+from budcluster.deployment.errors import DeploymentNotFound, RevisionNotFound
+from budcluster.deployment.models import Deployment, DeploymentRevision
+from budcluster.kit.database import ReadSession, WriteSession
 
 _LISTING = Listing(
     Deployment,
@@ -34,3 +36,25 @@ async def get_deployment(session: ReadSession, deployment_id: UUID) -> Deploymen
     if deployment is None:
         raise DeploymentNotFound(deployment_id)
     return deployment
+
+
+async def lock_deployment(session: WriteSession, deployment_id: UUID) -> Deployment:
+    """The deployment's row, held until the transaction ends. Raises DeploymentNotFound."""
+    deployment = await session.get(Deployment, deployment_id, with_for_update=True, populate_existing=True)
+    if deployment is None:
+        raise DeploymentNotFound(deployment_id)
+    return deployment
+
+
+async def revisions_of(session: ReadSession, deployment_id: UUID) -> list[DeploymentRevision]:
+    """All revisions, newest first."""
+    mine = select(DeploymentRevision).where(DeploymentRevision.deployment_id == deployment_id)
+    return list(await session.scalars(mine.order_by(DeploymentRevision.number.desc())))
+
+
+async def get_revision(session: ReadSession, deployment_id: UUID, number: int) -> DeploymentRevision:
+    """One revision. Raises RevisionNotFound."""
+    revision = await session.get(DeploymentRevision, (deployment_id, number))
+    if revision is None:
+        raise RevisionNotFound(number)
+    return revision

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from budcluster.deployment.models import RuntimeType
-from budcluster.deployment.runtimes.launch import CACHE_PATH, GIB, Hardware, Launch, LaunchRequest, startup_budget_s
+from budcluster.deployment.runtimes.launch import CACHE_PATH, GIB, Hardware, Launch, LaunchRequest
 
 LABEL_DEPLOYMENT: Final = "budcluster.io/deployment-id"
 _DEADLINE_SLACK_S: Final = 600
@@ -116,7 +116,7 @@ def chart_values(plan: ReleasePlan) -> dict[str, Any]:
     """The values document, complete: nothing is left to the chart's defaults but what never changes."""
     launch = plan.launch
     repository, _, tag = launch.image.rpartition(":")
-    budget_s = startup_budget_s(plan.request.weights_bytes)
+    budget_s = plan.request.startup_budget_s
     return {
         "runtime": plan.runtime.value.lower().replace("_", "-"),
         "model": plan.request.model,

@@ -9,7 +9,7 @@ from typing import Any
 from budcluster.kit.command import LineSink
 from budcluster.kit.process import ProcessSlots
 from budcluster.kube.client import ClusterClient
-from budcluster.kube.helm import HelmGateway
+from budcluster.kube.helm import HelmGateway, Release
 from budcluster.kube.kubeconfig import Kubeconfig
 from budcluster.kube.playbooks import PlaybookGateway, PlaybookRun, TaskSink
 
@@ -44,6 +44,13 @@ class Doors:
         self._helm_home = workspace / "helm"
         self._path = path
         self._playbooks = PlaybookGateway(playbooks, slots=self._slots, collections=collections, path=path)
+
+    async def render(self, release: Release) -> list[dict[str, Any]]:
+        """The objects that a release would make. Talks to no cluster. Raises RenderFailed, ChartUnavailable."""
+        self._helm_home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        nowhere = Kubeconfig(server="https://nowhere.invalid", certificate_authority=b"")
+        helm = HelmGateway(nowhere, home=self._helm_home, slots=self._slots, path=self._path)
+        return await helm.render(release)
 
     @asynccontextmanager
     async def open(self, kubeconfig: Kubeconfig, *, on_line: LineSink | None = None) -> AsyncIterator[Door]:

@@ -52,6 +52,13 @@ class LaunchRequest:
     """Several whole GPUs of a HAMi node: its in-container control must be off, it breaks NCCL (HAMi #1479, #1764)."""
     image: str | None = None
     """`repository:tag` instead of the pinned one."""
+    startup_timeout_s: int | None = None
+    """Instead of the budget that follows from the weights."""
+
+    @property
+    def startup_budget_s(self) -> int:
+        """Seconds that a replica may take until it answers."""
+        return self.startup_timeout_s or startup_budget_s(self.weights_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +121,9 @@ def startup_budget_s(weights_bytes: int | None) -> int:
     return max(MIN_STARTUP_S, math.ceil(seconds))
 
 
-def startup_probe(path: str, weights_bytes: int | None, *, timeout_s: int = 5) -> Probe:
+def startup_probe(path: str, budget_s: int, *, timeout_s: int = 5) -> Probe:
     """A startup probe with the whole budget."""
-    failures = math.ceil(startup_budget_s(weights_bytes) / _PROBE_PERIOD_S)
+    failures = math.ceil(budget_s / _PROBE_PERIOD_S)
     return Probe(path, _PROBE_PERIOD_S, failures, timeout_s)
 
 

@@ -72,7 +72,7 @@ def _launch(request: LaunchRequest) -> Launch:
         port=_PORT,
         env={**model_cache_env(), **sharing_env(request)},
         # /health generates a token and takes a second and more; /ready is cheap and says the same.
-        startup=startup_probe("/ready", request.weights_bytes),
+        startup=startup_probe("/ready", request.startup_budget_s),
         readiness=Probe("/ready", 10, 3, 5),
         liveness=Probe("/health", 30, 4, 25),
         metrics_path="/metrics",

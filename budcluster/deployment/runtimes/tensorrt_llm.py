@@ -57,7 +57,7 @@ def _launch(request: LaunchRequest) -> Launch:
         args=(*args, *request.extra_args),
         port=_PORT,
         env={**model_cache_env(), **sharing_env(request)},
-        startup=startup_probe("/health", request.weights_bytes),
+        startup=startup_probe("/health", request.startup_budget_s),
         readiness=Probe("/health", 10, 3, 5),
         liveness=Probe("/health", 20, 6, 10),
         # /metrics is a JSON array that empties itself when read; Prometheus is answered elsewhere, and only on request.

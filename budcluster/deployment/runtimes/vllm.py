@@ -13,7 +13,6 @@ from budcluster.deployment.runtimes.launch import (
     image_for,
     model_cache_env,
     sharing_env,
-    startup_budget_s,
     startup_probe,
 )
 
@@ -82,10 +81,10 @@ def _launch(request: LaunchRequest) -> Launch:
             **sharing_env(request),
             "VLLM_CACHE_ROOT": f"{CACHE_PATH}/vllm",
             "VLLM_NO_USAGE_STATS": "1",
-            "VLLM_ENGINE_READY_TIMEOUT_S": str(startup_budget_s(request.weights_bytes)),
+            "VLLM_ENGINE_READY_TIMEOUT_S": str(request.startup_budget_s),
         },
         # Refuses connections until the model is loaded, so one endpoint serves all three probes.
-        startup=startup_probe("/health", request.weights_bytes),
+        startup=startup_probe("/health", request.startup_budget_s),
         readiness=Probe("/health", 10, 3, 5),
         liveness=Probe("/health", 20, 6, 10),
         metrics_path="/metrics",

@@ -1,0 +1,208 @@
+"""Bringing a deployment up, step by step: load, act, apply. Each may run twice and be killed at any point."""
+
+import base64
+import json
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from budcluster.cluster.access import ClusterAccess
+from budcluster.cluster.activities import lines_to
+from budcluster.cluster.verdicts import verdicts
+from budcluster.config import DeploymentSettings
+from budcluster.credentials.models import Credential, CredentialPurpose
+from budcluster.credentials.services import CredentialService
+from budcluster.deployment.admission import field_of, token_of
+from budcluster.deployment.contracts import ReleasePayload
+from budcluster.deployment.errors import ConfigNotUsable
+from budcluster.deployment.helm_utils import ReleaseLocks, release_of
+from budcluster.deployment.options import DeploymentConfig
+from budcluster.deployment.planning import pull_secret_name, secret_name
+from budcluster.deployment.records import DeploymentFacts, Records
+from budcluster.deployment.values import LABEL_DEPLOYMENT
+from budcluster.durable.execution import Execution
+from budcluster.kit.database import Database
+from budcluster.kube.door import Door
+from budcluster.kube.errors import NotFound
+from budcluster.kube.resources import SECRETS
+from budcluster.operations.contracts import OperationPayload
+from budcluster.operations.journal import Journals, StepJournal
+
+_PLAYBOOK_S: Final = 120.0
+
+
+class Nothing(BaseModel):
+    """A step that leaves no facts behind."""
+
+
+class ReleaseActivities:
+    """The steps that put a release into a cluster, and take it out again."""
+
+    def __init__(
+        self,
+        records: Records,
+        access: ClusterAccess,
+        credentials: CredentialService,
+        database: Database,
+        journals: Journals,
+        locks: ReleaseLocks,
+        settings: DeploymentSettings,
+    ) -> None:
+        self._records = records
+        self._access = access
+        self._credentials = credentials
+        self._database = database
+        self._journals = journals
+        self._locks = locks
+        self._settings = settings
+
+    async def check_plan(self, payload: ReleasePayload, _: Execution) -> None:
+        """Reach the cluster, and see that the chart renders with the values."""
+
+        async def act(step: StepJournal) -> Nothing:
+            with verdicts():
+                facts = await self._records.facts(payload.subject_id)
+                await self._records.begin(facts.id)
+                revision = await self._records.revision(facts.id, payload.revision, replicas=payload.replicas)
+                async with self._access.open(facts.cluster_id, operation=str(payload.operation_id)) as door:
+                    await door.client.read("/version")
+                    step.percent(50)
+                    await door.helm.render(release_of(facts.release, facts.namespace, revision.values))
+            return Nothing()
+
+        await self._journals.of(payload).run("check_plan", act, gives=Nothing)
+
+    async def prepare_namespace(self, payload: ReleasePayload, _: Execution) -> None:
+        """Make the namespace where it is absent."""
+
+        async def act(step: StepJournal) -> Nothing:
+            with verdicts():
+                facts = await self._records.facts(payload.subject_id)
+                opened = self._access.open(
+                    facts.cluster_id, operation=str(payload.operation_id), on_line=lines_to(step)
+                )
+                async with opened as door:
+                    variables = {"namespace": facts.namespace}
+                    await door.play("deploy_runtime.yml", variables=variables, timeout_s=_PLAYBOOK_S)
+            return Nothing()
+
+        await self._journals.of(payload).run("prepare_namespace", act, gives=Nothing)
+
+    async def write_secrets(self, payload: ReleasePayload, _: Execution) -> None:
+        """Open the credentials and bring them into the cluster, by API only."""
+
+        async def act(step: StepJournal) -> Nothing:
+            with verdicts():
+                facts = await self._records.facts(payload.subject_id)
+                revision = await self._records.revision(facts.id, payload.revision, replicas=payload.replicas)
+                operation = str(payload.operation_id)
+                bodies = [
+                    *await self._environment(facts, revision.config, operation),
+                    *await self._registry_login(facts, revision.config, operation),
+                ]
+                async with self._access.open(facts.cluster_id, operation=operation) as door:
+                    for body in bodies:
+                        await door.client.apply(SECRETS, body, namespace=facts.namespace, force=True)
+            step.percent(99, detail=f"{len(bodies)} secrets" if bodies else "No secrets are needed")
+            return Nothing()
+
+        await self._journals.of(payload).run("write_secrets", act, gives=Nothing)
+
+    async def forget_secrets(self, payload: ReleasePayload, _: Execution) -> None:
+        """Take the secrets out of the cluster."""
+        async with self._journals.of(payload).undoing("write_secrets"):
+            with verdicts():
+                facts = await self._records.facts(payload.subject_id)
+                async with self._access.open(facts.cluster_id, operation=str(payload.operation_id)) as door:
+                    await remove_secrets(door, facts)
+
+    async def install_release(self, payload: ReleasePayload, _: Execution) -> None:
+        """Bring the release to the revision; the pods are waited for afterwards."""
+
+        async def act(step: StepJournal) -> Nothing:
+            await self._ensure(payload, step, payload.revision, payload.replicas)
+            return Nothing()
+
+        await self._journals.of(payload).run("install_release", act, gives=Nothing)
+
+    async def withdraw_release(self, payload: ReleasePayload, _: Execution) -> None:
+        """Uninstall what a first start left; a cache stays for the next try."""
+        async with self._journals.of(payload).undoing("install_release") as step:
+            with verdicts():
+                facts = await self._records.facts(payload.subject_id)
+                opened = self._access.open(
+                    facts.cluster_id, operation=str(payload.operation_id), on_line=lines_to(step)
+                )
+                async with opened as door, self._locks.hold(facts.cluster_id, facts.namespace, facts.release):
+                    await door.helm.remove(facts.release, facts.namespace, timeout_s=self._settings.helm_timeout_s)
+
+    async def restore_release(self, payload: ReleasePayload, _: Execution) -> None:
+        """Go back to the revision and the copies from before."""
+        async with self._journals.of(payload).undoing("install_release") as step:
+            await self._ensure(payload, step, payload.previous_revision, payload.previous_replicas)
+            step.log(f"Back at revision {payload.previous_revision} with {payload.previous_replicas} copies.")
+
+    async def _ensure(self, payload: OperationPayload, step: StepJournal, number: int, replicas: int) -> None:
+        with verdicts():
+            facts = await self._records.facts(payload.subject_id)
+            revision = await self._records.revision(facts.id, number, replicas=replicas)
+            opened = self._access.open(facts.cluster_id, operation=str(payload.operation_id), on_line=lines_to(step))
+            async with opened as door, self._locks.hold(facts.cluster_id, facts.namespace, facts.release):
+                wanted = release_of(facts.release, facts.namespace, revision.values)
+                done = await door.helm.ensure(wanted, timeout_s=self._settings.helm_timeout_s, wait=False)
+        step.percent(99, detail=f"Helm revision {done.number}")
+
+    async def _environment(
+        self, facts: DeploymentFacts, config: DeploymentConfig, operation: str
+    ) -> list[dict[str, Any]]:
+        values: dict[str, str] = {}
+        if (hub := config.hugging_face_credential_id) is not None:
+            opened = await self._credentials.open_(hub, purpose=CredentialPurpose.HUGGING_FACE, operation=operation)
+            values["HF_TOKEN"] = token_of(opened.reveal())
+        for choice in config.secrets:
+            async with self._database.reading() as session:
+                credential = await session.get(Credential, choice.credential_id)
+            purpose = credential.purpose if credential else CredentialPurpose.HUGGING_FACE
+            opened = await self._credentials.open_(choice.credential_id, purpose=purpose, operation=operation)
+            try:
+                values[choice.env] = field_of(opened.reveal(), choice.field)
+            except KeyError:
+                raise ConfigNotUsable("secrets", f"the credential for {choice.env} has no {choice.field}") from None
+        return [_secret(facts, secret_name(facts.release), "Opaque", values)] if values else []
+
+    async def _registry_login(
+        self, facts: DeploymentFacts, config: DeploymentConfig, operation: str
+    ) -> list[dict[str, Any]]:
+        if config.registry_credential_id is None:
+            return []
+        opened = await self._credentials.open_(
+            config.registry_credential_id, purpose=CredentialPurpose.REGISTRY, operation=operation
+        )
+        login = json.loads(opened.reveal())
+        auth = base64.b64encode(f"{login['username']}:{login['password']}".encode()).decode()
+        entry = {"username": login["username"], "password": login["password"], "auth": auth}
+        document = json.dumps({"auths": {login["server"]: entry}})
+        kind = "kubernetes.io/dockerconfigjson"
+        return [_secret(facts, pull_secret_name(facts.release), kind, {".dockerconfigjson": document})]
+
+
+def _secret(facts: DeploymentFacts, name: str, kind: str, values: dict[str, str]) -> dict[str, Any]:
+    labels = {"app.kubernetes.io/managed-by": "budcluster", LABEL_DEPLOYMENT: str(facts.id)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": facts.namespace, "labels": labels},
+        "type": kind,
+        "data": {key: base64.b64encode(value.encode()).decode() for key, value in values.items()},
+    }
+
+
+async def remove_secrets(door: Door, facts: DeploymentFacts) -> None:
+    """Delete the release's Secrets, if they bear its label. What is absent is success. Raises KubeError."""
+    for name in (secret_name(facts.release), pull_secret_name(facts.release)):
+        try:
+            found = await door.client.get(SECRETS, name, namespace=facts.namespace)
+        except NotFound:
+            continue
+        if (found["metadata"].get("labels") or {}).get(LABEL_DEPLOYMENT) == str(facts.id):
+            await door.client.delete(SECRETS, name, namespace=facts.namespace)

@@ -1,0 +1,143 @@
+"""Keeps deployments in step with their operations, in the transactions that end those."""
+
+from typing import Any
+
+import structlog
+
+from budcluster.audit import services as audit
+from budcluster.deployment import repository
+from budcluster.deployment.contracts import ReleasePayload
+from budcluster.deployment.errors import DeploymentIsBeingDeleted, DeploymentNotFound
+from budcluster.deployment.lifecycle import move
+from budcluster.deployment.models import Deployment, DeploymentStatus
+from budcluster.kit.clock import Clock
+from budcluster.kit.database import WriteSession
+from budcluster.operations.models import Operation, OperationStatus
+from budcluster.operations.services import launch_payload
+
+log = structlog.get_logger(__name__)
+
+
+class DeployFollower:
+    """The first start of a deployment."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    async def finished(self, session: WriteSession, operation: Operation) -> None:
+        """RUNNING when it serves; else FAILED with the cause, and nothing of it is left in the cluster."""
+        deployment = await _row(session, operation)
+        if deployment is None or deployment.status is DeploymentStatus.DELETING:
+            return
+        if operation.status is OperationStatus.SUCCEEDED:
+            _settle(deployment)
+            deployment.error = deployment.diagnosis = None
+        else:
+            move(deployment, DeploymentStatus.FAILED)
+            deployment.error = error_of(operation, self._clock)
+            deployment.servable, deployment.replicas_ready = False, 0
+        log.info("deployment.first_start_ended", deployment_id=str(deployment.id), status=deployment.status.value)
+
+    async def reopened(self, session: WriteSession, operation: Operation) -> None:
+        """Back to PENDING."""
+        deployment = await _reopened(session, operation)
+        move(deployment, DeploymentStatus.PENDING)
+        deployment.error = deployment.diagnosis = None
+
+
+class ChangeFollower:
+    """Scaling, changing and going back."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    async def finished(self, session: WriteSession, operation: Operation) -> None:
+        """RUNNING or PARKED as wanted; after a failure what was before, with the error noted."""
+        deployment = await _row(session, operation)
+        if deployment is None or deployment.status is DeploymentStatus.DELETING:
+            return
+        if operation.status is OperationStatus.SUCCEEDED:
+            deployment.error = deployment.diagnosis = None
+        else:
+            payload = ReleasePayload.model_validate(launch_payload(operation))
+            await _point_to(session, deployment, payload.previous_revision, payload.previous_replicas)
+            deployment.error = error_of(operation, self._clock)
+        _settle(deployment)
+        log.info("deployment.change_ended", deployment_id=str(deployment.id), status=deployment.status.value)
+
+    async def reopened(self, session: WriteSession, operation: Operation) -> None:
+        """UPDATING again, to what was wanted."""
+        deployment = await _reopened(session, operation)
+        payload = ReleasePayload.model_validate(launch_payload(operation))
+        await _point_to(session, deployment, payload.revision, payload.replicas)
+        move(deployment, DeploymentStatus.UPDATING)
+
+
+class RemovalFollower:
+    """The end of a deployment."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    async def finished(self, session: WriteSession, operation: Operation) -> None:
+        """The row goes when nothing of it is left in the cluster; the audit trail keeps that it was."""
+        deployment = await _row(session, operation)
+        if deployment is None:
+            return
+        if operation.status is OperationStatus.SUCCEEDED:
+            await audit.record(
+                session, actor=operation.actor, action="deployment.deleted", subject_type="deployment",
+                subject_id=deployment.id, subject_name=deployment.name,
+                facts={"cluster_id": str(deployment.cluster_id), "model": deployment.model},
+            )  # fmt: skip
+            await session.delete(deployment)
+        else:
+            move(deployment, DeploymentStatus.FAILED)
+            deployment.error = error_of(operation, self._clock)
+
+    async def reopened(self, session: WriteSession, operation: Operation) -> None:
+        """DELETING again."""
+        deployment = await _row(session, operation)
+        if deployment is None:
+            raise DeploymentNotFound(operation.subject_id)
+        move(deployment, DeploymentStatus.DELETING)
+
+
+async def _row(session: WriteSession, operation: Operation) -> Deployment | None:
+    return await session.get(Deployment, operation.subject_id, with_for_update=True, populate_existing=True)
+
+
+async def _reopened(session: WriteSession, operation: Operation) -> Deployment:
+    deployment = await _row(session, operation)
+    if deployment is None:
+        raise DeploymentNotFound(operation.subject_id)
+    if deployment.status is DeploymentStatus.DELETING:
+        raise DeploymentIsBeingDeleted(deployment.name)
+    return deployment
+
+
+async def _point_to(session: WriteSession, deployment: Deployment, revision: int, replicas: int) -> None:
+    found = await repository.get_revision(session, deployment.id, revision)
+    deployment.revision, deployment.replicas_desired = revision, replicas
+    deployment.config = {**found.config, "replicas": max(replicas, 1)}
+
+
+def _settle(deployment: Deployment) -> None:
+    """The status that fits what was last seen of the copies."""
+    if deployment.replicas_desired == 0:
+        move(deployment, DeploymentStatus.PARKED)
+    else:
+        move(deployment, DeploymentStatus.RUNNING if deployment.servable else DeploymentStatus.FAILED)
+
+
+def error_of(operation: Operation, clock: Clock) -> dict[str, Any]:
+    """A deployment's error from the operation that failed or was cancelled."""
+    cause = operation.error or {}
+    return {
+        "type": f"/problems/{cause.get('type', 'operation-failed')}",
+        "detail": cause.get("detail", "The operation failed."),
+        "next_step": cause.get("next_step"),
+        "step": cause.get("step"),
+        "since": clock.now().isoformat(),
+        "operation_id": str(operation.id),
+    }

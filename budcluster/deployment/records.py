@@ -1,0 +1,107 @@
+"""What activities read and write of a deployment's row: short sessions, guarded writes."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, update
+
+from budcluster.deployment import repository
+from budcluster.deployment.errors import DeploymentNotFound
+from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
+from budcluster.deployment.options import DeploymentConfig
+from budcluster.deployment.planning import with_replicas
+from budcluster.kit.clock import Clock
+from budcluster.kit.database import Database
+from budcluster.kube.diagnosis import Finding
+from budcluster.operations.contracts import OperationPayload
+from budcluster.operations.models import OperationStep
+
+
+@dataclass(frozen=True)
+class DeploymentFacts:
+    """What a step needs of the row."""
+
+    id: UUID
+    cluster_id: UUID
+    name: str
+    namespace: str
+    release: str
+
+
+@dataclass(frozen=True)
+class RevisionFacts:
+    """What a step needs of a revision."""
+
+    config: DeploymentConfig
+    values: dict[str, Any]
+
+
+class Records:
+    """The rows of deployments, for activities."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def facts(self, deployment_id: UUID) -> DeploymentFacts:
+        """The deployment. Raises DeploymentNotFound."""
+        async with self._database.reading() as session:
+            row = await repository.get_deployment(session, deployment_id)
+        return DeploymentFacts(row.id, row.cluster_id, row.name, row.namespace, row.helm_release)
+
+    async def revision(self, deployment_id: UUID, number: int, *, replicas: int) -> RevisionFacts:
+        """A revision, its values for so many copies. Raises RevisionNotFound."""
+        async with self._database.reading() as session:
+            row = await repository.get_revision(session, deployment_id, number)
+        return RevisionFacts(DeploymentConfig.model_validate(row.config), with_replicas(row.values, replicas))
+
+    async def started_at(self, payload: OperationPayload, step: str) -> datetime:
+        """When this attempt began the step; a process that takes it over goes on from there."""
+        wanted = select(OperationStep.started_at).where(
+            OperationStep.operation_id == payload.operation_id, OperationStep.name == step
+        )
+        async with self._database.reading() as session:
+            return (await session.scalars(wanted)).one_or_none() or self._clock.now()
+
+    async def begin(self, deployment_id: UUID) -> None:
+        """PENDING becomes DEPLOYING; any other status stays."""
+        await self._change(deployment_id, only=DeploymentStatus.PENDING, status=DeploymentStatus.DEPLOYING)
+
+    async def saw(self, deployment_id: UUID, *, ready: int) -> None:
+        """Note how many copies answer."""
+        await self._change(deployment_id, replicas_ready=ready, servable=ready > 0)
+
+    async def diagnosed(self, deployment_id: UUID, finding: Finding | None) -> None:
+        """Note why it does not serve; None when nothing is wrong."""
+        await self._change(deployment_id, diagnosis=diagnosis_of(finding, self._clock.now()) if finding else None)
+
+    async def served(self, deployment_id: UUID, revision: int, *, endpoints: list[dict[str, str]]) -> None:
+        """Note that a revision answered, and where."""
+        now = self._clock.now()
+        mine = (DeploymentRevision.deployment_id == deployment_id, DeploymentRevision.number == revision)
+        async with self._database.writing() as session:
+            await session.execute(
+                update(DeploymentRevision).where(*mine, DeploymentRevision.served_at.is_(None)).values(served_at=now)
+            )
+        await self._change(deployment_id, endpoints=endpoints)
+
+    async def _change(self, deployment_id: UUID, *, only: DeploymentStatus | None = None, **values: Any) -> None:
+        mine = [Deployment.id == deployment_id, *([Deployment.status == only] if only else [])]
+        async with self._database.writing() as session:
+            found = await session.execute(
+                update(Deployment)
+                .where(*mine)
+                .values(**values, version=Deployment.version + 1)
+                .returning(Deployment.id)
+            )
+            if found.one_or_none() is None and only is None:
+                raise DeploymentNotFound(deployment_id)
+
+
+def diagnosis_of(finding: Finding, now: datetime) -> dict[str, Any]:
+    """A finding as the row keeps it."""
+    facts = asdict(finding)
+    del facts["weight"]
+    return {**facts, "lines": list(finding.lines), "since": now.isoformat()}

@@ -1,0 +1,421 @@
+"""Asking for long work on deployments: deploy, scale, change, go back, delete. Sessions are the caller's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+from uuid import UUID, uuid4
+
+from pydantic import ValidationError
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from budcluster.api.etag import require_match
+from budcluster.audit import services as audit
+from budcluster.deployment import capacity, refs, repository, workflows
+from budcluster.deployment.admission import Admission, Decision, Description
+from budcluster.deployment.errors import (
+    ConfigNotUsable,
+    DeploymentIsBeingDeleted,
+    DeploymentNameTaken,
+    DeploymentNeverServed,
+    NoCapacity,
+    RevisionNotFound,
+)
+from budcluster.deployment.fit import Verdict
+from budcluster.deployment.helm_utils import release_name, release_of, slug_of
+from budcluster.deployment.lifecycle import move
+from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
+from budcluster.deployment.options import DeploymentConfig
+from budcluster.deployment.planning import Wanted, choose_runtime
+from budcluster.deployment.schemas import DeploymentChange, DeploymentRequest
+from budcluster.kit.database import Database, WriteSession
+from budcluster.kube.door import Doors
+from budcluster.operations.contracts import Workflow
+from budcluster.operations.models import Operation, SubjectType
+from budcluster.operations.services import Operations, Subject
+from budcluster.operations.workflow import Step
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """Long work that was begun."""
+
+    deployment: Deployment
+    operation: Operation
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What a request would do."""
+
+    decision: Decision
+    wanted: Wanted
+    warnings: tuple[str, ...]
+    manifests: list[dict[str, Any]]
+
+
+class DeploymentWork:
+    """Long work on deployments. Every call writes the row and the operation in one transaction."""
+
+    def __init__(
+        self, database: Database, operations: Operations, admission: Admission, doors: Doors, *, namespace: str
+    ) -> None:
+        """`namespace` is where new releases go."""
+        self._database = database
+        self._operations = operations
+        self._admission = admission
+        self._doors = doors
+        self._namespace = namespace
+
+    async def preview(self, request: DeploymentRequest, *, actor: str) -> Rendered:
+        """What the request would do, without doing it. Raises ClusterNotFound, ClusterNotReady, ConfigNotUsable."""
+        known = await self._admission.describe(request.model, request.config, actor=actor)
+        wanted = _wanted(request, known)
+        async with self._database.reading() as session:
+            cluster = await self._admission.ready_cluster(session, request.cluster_id)
+            await self._admission.require_credentials(session, request.config)
+            decision = await self._admission.decide(session, cluster, wanted, copies=request.config.replicas)
+        manifests = await self._doors.render(release_of(wanted.release, self._namespace, decision.values))
+        return Rendered(decision, wanted, (*known.warnings, *decision.warnings), manifests)
+
+    async def create(self, session: WriteSession, request: DeploymentRequest, *, force: bool, actor: str) -> Accepted:
+        """Check the request and ask for the deployment.
+
+        Raises ClusterNotFound, ClusterNotReady, ConfigNotUsable, DeploymentNameTaken, NoCapacity.
+        """
+        # The hub may be slow: asked before the session is used, so that no connection waits with it.
+        known = await self._admission.describe(request.model, request.config, actor=actor)
+        wanted = _wanted(request, known)
+        cluster = await self._admission.ready_cluster(session, request.cluster_id, lock=True)
+        await self._admission.require_credentials(session, request.config)
+        await capacity.hold(session, cluster.id)
+        decision = await self._admission.decide(session, cluster, wanted, copies=request.config.replicas)
+        _require_room(decision, force=force)
+        deployment = Deployment(
+            id=wanted.id,
+            cluster_id=cluster.id,
+            endpoint_id=request.endpoint_id,
+            model_id=request.model_id,
+            name=wanted.name,
+            model=wanted.model,
+            runtime=wanted.runtime,
+            config=wanted.config.kept(),
+            max_model_len=decision.max_model_len,
+            labels=request.labels,
+            status=DeploymentStatus.PENDING,
+            namespace=self._namespace,
+            helm_release=wanted.release,
+            revision=1,
+            replicas_desired=wanted.config.replicas,
+            model_facts=asdict(known.facts) if known.facts else None,
+        )
+        await self._add(session, deployment)
+        payload = {"revision": 1, "replicas": deployment.replicas_desired}
+        operation = await self._request(session, deployment, "deploy_model", actor, payload)
+        self._add_revision(session, deployment, 1, decision.values, operation, "first deployment")
+        await self._audit(session, actor, "deployment.requested", deployment, model=deployment.model)
+        return Accepted(deployment, operation, (*known.warnings, *decision.warnings))
+
+    async def scale(
+        self,
+        session: WriteSession,
+        deployment_id: UUID,
+        replicas: int,
+        *,
+        force: bool,
+        actor: str,
+        if_match: str | None = None,
+    ) -> Accepted:
+        """Ask for another number of copies; zero parks it.
+
+        Raises DeploymentNotFound, DeploymentNeverServed, OperationBusy, NoCapacity, StaleVersion.
+        """
+        deployment, operation = await self._begin(session, deployment_id, "scale_deployment", actor, if_match)
+        before = deployment.replicas_desired
+        operation.payload = _payload(deployment, replicas=replicas, revision=deployment.revision)
+        warnings: tuple[str, ...] = ()
+        if replicas > before:
+            warnings = await self._require_room_for(session, deployment, replicas - before, force=force)
+        config = DeploymentConfig.model_validate(deployment.config)
+        if replicas:
+            deployment.config = {**config.kept(), "replicas": replicas}
+        deployment.replicas_desired = replicas
+        move(deployment, DeploymentStatus.UPDATING)
+        await session.flush()
+        await self._audit(session, actor, "deployment.scaling_requested", deployment, replicas=str(replicas))
+        return Accepted(deployment, operation, warnings)
+
+    async def change(
+        self,
+        session: WriteSession,
+        deployment_id: UUID,
+        change: DeploymentChange,
+        *,
+        force: bool,
+        actor: str,
+        if_match: str | None = None,
+    ) -> Accepted | Deployment:
+        """Ask for another way to run; labels alone change at once.
+
+        Raises DeploymentNotFound, DeploymentNeverServed, OperationBusy, ConfigNotUsable, NoCapacity, StaleVersion.
+        """
+        seen = await repository.get_deployment(session, deployment_id)
+        config = _changed(seen, change)
+        if config is None:
+            return await self._relabel(session, deployment_id, change, if_match)
+        deployment, operation = await self._begin(session, deployment_id, "update_deployment", actor, if_match)
+        if change.labels is not None:
+            deployment.labels = change.labels
+        return await self._rerun(
+            session, deployment, operation, _changed(deployment, change) or config, force=force, reason="changed"
+        )
+
+    async def roll_back(
+        self,
+        session: WriteSession,
+        deployment_id: UUID,
+        number: int | None,
+        *,
+        actor: str,
+        if_match: str | None = None,
+    ) -> Accepted:
+        """Ask to run as an earlier revision did; without a number, the last one that served before the present one.
+
+        Raises DeploymentNotFound, DeploymentNeverServed, OperationBusy, RevisionNotFound, NoCapacity, StaleVersion.
+        """
+        deployment, operation = await self._begin(session, deployment_id, "update_deployment", actor, if_match)
+        revisions = await repository.revisions_of(session, deployment.id)
+        found = next((r for r in revisions if _is_target(r, number, deployment.revision)), None)
+        if found is None:
+            raise RevisionNotFound(number)
+        config = DeploymentConfig.model_validate({**found.config, "replicas": max(deployment.replicas_desired, 1)})
+        reason = f"back to revision {found.number}"
+        return await self._rerun(session, deployment, operation, config, force=True, reason=reason)
+
+    async def delete(
+        self, session: WriteSession, deployment_id: UUID, *, keep_cache: bool, force: bool, actor: str
+    ) -> Accepted:
+        """Ask for its end: running work is cancelled first. Asking again changes nothing. Raises DeploymentNotFound."""
+        seen = await repository.get_deployment(session, deployment_id)
+        payload = {"keep_cache": keep_cache, "force": force}
+        operation = await self._request(session, seen, "delete_deployment", actor, payload)
+        deployment = await repository.lock_deployment(session, deployment_id)
+        if deployment.status is not DeploymentStatus.DELETING:
+            move(deployment, DeploymentStatus.DELETING)
+            await session.flush()
+            await self._audit(session, actor, "deployment.deletion_requested", deployment)
+        return Accepted(deployment, operation)
+
+    async def _rerun(
+        self,
+        session: WriteSession,
+        deployment: Deployment,
+        operation: Operation,
+        config: DeploymentConfig,
+        *,
+        force: bool,
+        reason: str,
+    ) -> Accepted:
+        number = (await repository.revisions_of(session, deployment.id))[0].number + 1
+        operation.payload = _payload(deployment, replicas=deployment.replicas_desired, revision=number)
+        await self._admission.require_credentials(session, config)
+        cluster = await self._admission.ready_cluster(session, deployment.cluster_id)
+        await capacity.hold(session, cluster.id)
+        wanted = replace(_present(deployment), config=config)
+        decision = await self._admission.decide(session, cluster, wanted, copies=1, own=deployment.id)
+        if _grows(deployment, config):
+            _require_room(decision, force=force)
+        deployment.config = config.kept()
+        deployment.max_model_len = decision.max_model_len
+        deployment.revision = number
+        self._add_revision(session, deployment, number, decision.values, operation, reason)
+        move(deployment, DeploymentStatus.UPDATING)
+        await session.flush()
+        await self._audit(session, operation.actor, "deployment.change_requested", deployment, revision=str(number))
+        return Accepted(deployment, operation, decision.warnings)
+
+    async def _require_room_for(
+        self, session: WriteSession, deployment: Deployment, copies: int, *, force: bool
+    ) -> tuple[str, ...]:
+        cluster = await self._admission.ready_cluster(session, deployment.cluster_id)
+        await capacity.hold(session, cluster.id)
+        decision = await self._admission.decide(
+            session, cluster, _present(deployment), copies=copies, own=deployment.id
+        )
+        _require_room(decision, force=force)
+        return decision.warnings
+
+    async def _begin(
+        self, session: WriteSession, deployment_id: UUID, kind: str, actor: str, if_match: str | None
+    ) -> tuple[Deployment, Operation]:
+        """Hold the subject, then its row: in the order in which retries and endings take them.
+
+        The row is read after the subject is held, so what the operation goes back to is what the last one left.
+        """
+        seen = await repository.get_deployment(session, deployment_id)
+        if seen.status is DeploymentStatus.DELETING:
+            raise DeploymentIsBeingDeleted(seen.name)
+        operation = await self._request(session, seen, kind, actor, {"revision": 0})
+        deployment = await repository.lock_deployment(session, deployment_id)
+        require_match(if_match, deployment.version)
+        if not any(revision.served_at for revision in await repository.revisions_of(session, deployment_id)):
+            raise DeploymentNeverServed(deployment.name, deployment.status)
+        return deployment, operation
+
+    async def _relabel(
+        self, session: WriteSession, deployment_id: UUID, change: DeploymentChange, if_match: str | None
+    ) -> Deployment:
+        deployment = await repository.lock_deployment(session, deployment_id)
+        require_match(if_match, deployment.version)
+        if change.labels is not None:
+            deployment.labels = change.labels
+            await session.flush()
+        return deployment
+
+    async def _request(
+        self, session: WriteSession, deployment: Deployment, kind: str, actor: str, payload: dict[str, Any]
+    ) -> Operation:
+        steps, workflow = _KINDS[kind]
+        ends_it = kind == "delete_deployment"
+        return await self._operations.request(
+            session,
+            kind=kind,
+            subject=Subject(SubjectType.DEPLOYMENT, deployment.id, deployment.name),
+            steps=steps,
+            workflow=workflow,
+            actor=actor,
+            payload=payload,
+            supersedes=ends_it,
+            cancelable=not ends_it,
+        )
+
+    async def _add(self, session: WriteSession, deployment: Deployment) -> None:
+        same = select(Deployment.id).where(
+            Deployment.cluster_id == deployment.cluster_id, Deployment.name == deployment.name
+        )
+        if taken := (await session.scalars(same)).one_or_none():
+            raise DeploymentNameTaken(deployment.name, taken)
+        try:
+            async with session.begin_nested():
+                session.add(deployment)
+                await session.flush()
+        except IntegrityError:
+            taken = (await session.scalars(same)).one_or_none()
+            if taken is None:
+                raise
+            raise DeploymentNameTaken(deployment.name, taken) from None
+
+    def _add_revision(
+        self,
+        session: WriteSession,
+        deployment: Deployment,
+        number: int,
+        values: dict[str, Any],
+        operation: Operation,
+        reason: str,
+    ) -> None:
+        session.add(
+            DeploymentRevision(
+                deployment_id=deployment.id,
+                number=number,
+                config=deployment.config,
+                values=values,
+                actor=operation.actor,
+                reason=reason,
+                operation_id=operation.id,
+            )
+        )
+
+    async def _audit(
+        self, session: WriteSession, actor: str, action: str, deployment: Deployment, **facts: str
+    ) -> None:
+        await audit.record(
+            session,
+            actor=actor,
+            action=action,
+            subject_type="deployment",
+            subject_id=deployment.id,
+            subject_name=deployment.name,
+            facts=facts,
+        )
+
+
+_KINDS: Mapping[str, tuple[Sequence[Step], Workflow]] = {
+    "deploy_model": (workflows.DEPLOY_STEPS, refs.DEPLOY_MODEL),
+    "scale_deployment": (workflows.CHANGE_STEPS, refs.CHANGE_DEPLOYMENT),
+    "update_deployment": (workflows.CHANGE_STEPS, refs.CHANGE_DEPLOYMENT),
+    "delete_deployment": (workflows.DELETE_STEPS, refs.DELETE_DEPLOYMENT),
+}
+
+
+def _wanted(request: DeploymentRequest, known: Description) -> Wanted:
+    deployment_id = uuid4()
+    last = request.model.rstrip("/").rpartition("/")[2]
+    name = request.name or f"{slug_of(last)[:56].strip('-')}-{deployment_id.hex[:4]}"
+    return Wanted(
+        id=deployment_id,
+        name=name,
+        release=release_name(name, deployment_id),
+        model=request.model,
+        runtime=choose_runtime(request.runtime_type()),
+        config=request.config,
+        facts=known.facts,
+    )
+
+
+def _present(deployment: Deployment) -> Wanted:
+    return Wanted(
+        id=deployment.id,
+        name=deployment.name,
+        release=deployment.helm_release,
+        model=deployment.model,
+        runtime=deployment.runtime,
+        config=DeploymentConfig.model_validate(deployment.config),
+        facts=capacity.facts_of(deployment),
+    )
+
+
+def _require_room(decision: Decision, *, force: bool) -> None:
+    if decision.fit.verdict is Verdict.NO and not force:
+        raise NoCapacity(capacity.as_facts(decision.fit))
+
+
+def _changed(deployment: Deployment, change: DeploymentChange) -> DeploymentConfig | None:
+    """The config after the change; None when it stays as it is. Raises ConfigNotUsable."""
+    if change.config is None:
+        return None
+    if "replicas" in change.config.model_fields_set:
+        raise ConfigNotUsable("replicas", "copies are changed with POST /deployments/{id}/scale")
+    if "hub_config" in change.config.model_fields_set:
+        raise ConfigNotUsable("model_config", "the model of a deployment does not change; make a new deployment")
+    present = DeploymentConfig.model_validate(deployment.config)
+    try:
+        wanted = present.changed_by(change.config)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = "/".join(str(part) for part in problem["loc"])
+        raise ConfigNotUsable(field, problem["msg"].removeprefix("Value error, ")) from None
+    return None if wanted == present else wanted
+
+
+def _grows(deployment: Deployment, config: DeploymentConfig) -> bool:
+    """Whether a copy needs other or more devices than now."""
+    present = DeploymentConfig.model_validate(deployment.config)
+    names = ("tensor_parallel_size", "pipeline_parallel_size", "gpu_model", "gpu_share", "hardware")
+    return any(getattr(present, name) != getattr(config, name) for name in names)
+
+
+def _is_target(revision: DeploymentRevision, number: int | None, present: int) -> bool:
+    if number is not None:
+        return revision.number == number
+    return revision.number < present and revision.served_at is not None
+
+
+def _payload(deployment: Deployment, *, replicas: int, revision: int) -> dict[str, Any]:
+    return {
+        "revision": revision,
+        "replicas": replicas,
+        "previous_revision": deployment.revision,
+        "previous_replicas": deployment.replicas_desired,
+    }
