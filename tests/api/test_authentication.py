@@ -99,7 +99,9 @@ async def test_revoking_the_last_token_does_not_open_the_door(database: Database
 
 
 @pytest.mark.parametrize(
-    "header", ["Bearer", "Bearer ", "Bearer bud_short", "Basic dXNlcjpwYXNz", "bud_x", f"Bearer {new_token()}"]
+    "header",
+    ["Bearer", "Bearer ", "Bearer bud_short", "Basic dXNlcjpwYXNz", "bud_x", f"Bearer {new_token()}"],
+    ids=["no token", "a blank", "too short", "another scheme", "no scheme", "unknown"],
 )
 async def test_a_header_that_is_no_valid_token_is_refused(
     client: httpx.AsyncClient, database: Database, settings: Settings, header: str
