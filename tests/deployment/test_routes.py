@@ -9,7 +9,7 @@ from budcluster.cluster.models import Cluster, ClusterOrigin, ClusterProvider, C
 from budcluster.deployment.models import Deployment, DeploymentStatus, RuntimeType
 from budcluster.kit.database import Database
 
-ENDPOINT = UUID(int=7)
+ENDPOINT, OTHER = UUID(int=7), UUID(int=8)
 
 
 @pytest.fixture
@@ -55,7 +55,12 @@ async def test_a_deployment_shows_what_runs_and_how_far(client: httpx.AsyncClien
 @pytest.mark.parametrize(
     ("query", "count"),
     [
-        *((f"endpoint_id={ENDPOINT}", 1), (f"endpoint_id={UUID(int=8)}", 0), ("runtime=VLLM", 1), ("runtime=SGLANG", 0)),
+        *(
+            (f"endpoint_id={ENDPOINT}", 1),
+            (f"endpoint_id={UUID(int=8)}", 0),
+            ("runtime=VLLM", 1),
+            ("runtime=SGLANG", 0),
+        ),
         *(("status=RUNNING&status=PARKED", 1), ("label=team:search", 1), ("name=other", 0), ("sort=name", 1)),
     ],
 )
