@@ -244,11 +244,13 @@ class ClusterClient:
         previous: bool = False,
         tail_lines: int | None = None,
         since_s: int | None = None,
+        since_time: str | None = None,
         timestamps: bool = False,
         silence_s: float | None = 3600.0,
-    ) -> AsyncIterator[str]:
+    ) -> AsyncGenerator[str, None]:
         """A container's log, line by line; with `follow` until the container ends or nothing comes for `silence_s`.
 
+        `since_time` is RFC 3339, and takes the place of `since_s`.
         Raises Rejected while the container is waiting to start. Close the iterator to stop following.
         """
         asked = {
@@ -257,6 +259,7 @@ class ClusterClient:
             "previous": "true" if previous else None,
             "tailLines": tail_lines,
             "sinceSeconds": since_s,
+            "sinceTime": since_time,
             "timestamps": "true" if timestamps else None,
         }
         params = {name: str(value) for name, value in asked.items() if value is not None}

@@ -35,6 +35,8 @@ def segment(text: str) -> str:
 NAMESPACES: Final = Resource("", "v1", "namespaces")
 NODES: Final = Resource("", "v1", "nodes")
 PODS: Final = Resource("", "v1", "pods")
+EVENTS: Final = Resource("", "v1", "events")
+DEPLOYMENTS: Final = Resource("apps", "v1", "deployments")
 SERVICES: Final = Resource("", "v1", "services")
 ACCESS_REVIEWS: Final = Resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews")
 EVENTS: Final = Resource("", "v1", "events")

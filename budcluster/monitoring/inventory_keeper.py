@@ -34,9 +34,9 @@ from budcluster.kit.errors import DomainError
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.door import Door
 from budcluster.kube.errors import KubeError
+from budcluster.kube.follower import Follower
 from budcluster.kube.refusals import KubeconfigRefused
 from budcluster.kube.resources import NODES, PODS
-from budcluster.monitoring.follower import Follower
 
 log = structlog.get_logger(__name__)
 

@@ -33,13 +33,17 @@ class Follower(Generic[KeyT]):
         see: Callable[[Json], KeyT],
         lose: Callable[[KeyT], None],
         *,
+        namespace: str | None = None,
+        label_selector: str = "",
         field_selector: str = "",
         optional: bool = False,
     ) -> None:
         self._resource = resource
         self._see = see
         self._lose = lose
-        self._field_selector = field_selector
+        self._namespace = namespace
+        self._labels = label_selector
+        self._fields = field_selector
         self._optional = optional
         self._version: str | None = None
         self._keys: set[KeyT] = set()
@@ -71,7 +75,13 @@ class Follower(Generic[KeyT]):
             if self._version is None:
                 await asyncio.sleep(_ABSENT_S)
                 continue
-            events = client.watch(self._resource, resource_version=self._version, field_selector=self._field_selector)
+            events = client.watch(
+                self._resource,
+                resource_version=self._version,
+                namespace=self._namespace,
+                label_selector=self._labels,
+                field_selector=self._fields,
+            )
             try:
                 async with aclosing(events):
                     async for event in events:
@@ -84,7 +94,13 @@ class Follower(Generic[KeyT]):
     async def _list(self, client: ClusterClient) -> None:
         seen: set[KeyT] = set()
         version = ""
-        pages = client.list_pages(self._resource, field_selector=self._field_selector, limit=_PAGE)
+        pages = client.list_pages(
+            self._resource,
+            namespace=self._namespace,
+            label_selector=self._labels,
+            field_selector=self._fields,
+            limit=_PAGE,
+        )
         async with aclosing(pages):
             async for page in pages:
                 version = str(page["metadata"]["resourceVersion"])
