@@ -19,6 +19,7 @@ from budcluster.bootstrap import Service, make_service
 from budcluster.cluster import routes as cluster_routes
 from budcluster.config import Settings
 from budcluster.credentials import routes as credential_routes
+from budcluster.deployment import log_routes as deployment_log_routes
 from budcluster.deployment import routes as deployment_routes
 from budcluster.hardware import changes as hardware_changes
 from budcluster.hardware import routes as hardware_routes
@@ -33,6 +34,7 @@ ROUTERS: list[APIRouter] = [
     hardware_changes.router,
     monitoring_routes.router,
     deployment_routes.router,
+    deployment_log_routes.router,
     operation_routes.router,
     credential_routes.router,
     audit_routes.router,

@@ -28,6 +28,7 @@ from budcluster.credentials.vault import Vault
 from budcluster.deployment.admission import Admission
 from budcluster.deployment.feature import deployment_feature
 from budcluster.deployment.guards import DeploymentsOnCluster, DeploymentsWithCredential
+from budcluster.deployment.logs import DeploymentLogs
 from budcluster.deployment.model_hub import ModelHub
 from budcluster.deployment.services import DeploymentService
 from budcluster.deployment.work import DeploymentWork
@@ -140,6 +141,7 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
     edge.provide(ClusterWork, work)
     long_work.add(Feature(jobs=[HealthChecks(database, access, own_clock).job()]))
     edge.provide(UsageService, UsageService(database, access, own_clock))
+    edge.provide(DeploymentLogs, DeploymentLogs(database, access))
     edge.provide(HardwareService, HardwareService(StoredClusters()))
     edge.provide(HardwareWorkHolder, HardwareWorkHolder(HardwareRequests(work)))
     long_work.add(deployment_feature(settings, database, access, credentials, long_work.journals, own_clock))
