@@ -1,6 +1,7 @@
 """Pages for people, served without anything from the internet: kinds of problems, and the API's documentation."""
 
 import json
+import re
 from collections.abc import Iterable
 from html import escape
 from typing import Any, Final
@@ -58,7 +59,7 @@ def _explain(request: Request, title: str, kinds: Iterable[type[DomainError]]) -
         return PlainTextResponse(text + "\n", headers={"Vary": "Accept"})
     entries = (
         f"<h2>{escape(k.title)}</h2><p><code>{escape(problem_type(k))}</code>, status {k.status}</p>"
-        f"<p>{escape(_meaning(k))}</p>"
+        f"<p>{_prose(_meaning(k))}</p>"
         for k in kinds
     )
     return HTMLResponse(_page(title, "".join(entries)), headers=_HEADERS)
@@ -74,7 +75,7 @@ def _page(title: str, body: str) -> str:
 
 
 def _documentation(spec: dict[str, Any]) -> str:
-    parts = [f"<p>{escape(line)}</p>" for line in spec["info"]["description"].split("\n\n")]
+    parts = [f"<p>{_prose(line)}</p>" for line in spec["info"]["description"].split("\n\n")]
     parts.append(
         "<p>The same for programs: <a href=/openapi.json>openapi.json</a>; errors: <a href=/problems>/problems</a>.</p>"
     )
@@ -92,18 +93,18 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
     head = (
         f"<span class='m {method}'>{method.upper()}</span> <code>{escape(path)}</code> {escape(operation['summary'])}"
     )
-    parts = [f"<p>{escape(operation.get('description', ''))}</p>"]
+    parts = [f"<p>{_prose(operation.get('description', ''))}</p>"]
     if parameters := operation.get("parameters"):
         rows = "".join(
             f"<tr><td><code>{escape(p['name'])}</code><td>{p['in']}{', required' if p.get('required') else ''}"
-            f"<td>{escape(p.get('description', ''))}<td><code>{escape(_brief(p.get('schema', {})))}</code>"
+            f"<td>{_prose(p.get('description', ''))}<td><code>{escape(_brief(p.get('schema', {})))}</code>"
             for p in parameters
         )
         parts.append(f"<table><tr><th>Parameter<th>Where<th>Meaning<th>Type{rows}</table>")
     if body := operation.get("requestBody"):
         parts.append(f"<h4>Body</h4>{_pre(body['content'])}")
     rows = "".join(
-        f"<tr><td>{escape(status)}<td>{escape(answer.get('description', ''))}<td>{_links(answer)}"
+        f"<tr><td>{escape(status)}<td>{_prose(answer.get('description', ''))}<td>{_links(answer)}"
         for status, answer in sorted(operation["responses"].items())
     )
     parts.append(f"<table><tr><th>Status<th>Meaning<th>What{rows}</table>")
@@ -131,3 +132,11 @@ def _brief(schema: dict[str, Any]) -> str:
 
 def _pre(value: Any) -> str:
     return f"<pre>{escape(json.dumps(value, indent=2, ensure_ascii=False))}</pre>"
+
+
+def _prose(text: str) -> str:
+    """A sentence as HTML; what stands between backticks is code."""
+    return _CODE.sub(r"<code>\1</code>", escape(text))
+
+
+_CODE: Final = re.compile(r"`([^`]+)`")

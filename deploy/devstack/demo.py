@@ -9,13 +9,12 @@ import sys
 import urllib.request
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import yaml
 
 from devstack.instance import CannotStart
 
-CLUSTER: Final = "demo"
-DEPLOYMENT: Final = "demo-chat"
 MODEL: Final = "Qwen/Qwen2.5-7B-Instruct"
 _PROMPT: Final = "Say hello to a platform engineer."
 _TIMEOUT_S: Final = 900
@@ -23,16 +22,19 @@ _TIMEOUT_S: Final = 900
 
 def run_demo(url: str, kubeconfig: Path) -> None:
     """Onboard, see the GPUs, deploy, scale, read logs, ask. Raises CannotStart with the reason when a step fails."""
+    config = yaml.safe_load(kubeconfig.read_text())
+    # The sandbox cluster is another one at every start, on another port.
+    number = urlsplit(config["clusters"][0]["cluster"]["server"]).port
+    cluster, deployment = f"sandbox-{number}", f"chat-{number}"
     user = _User(url)
-    user.does("clusters", "onboard", str(kubeconfig), "--name", CLUSTER)
-    user.does("clusters", "hardware", CLUSTER)
-    if not user.has_deployment():
-        user.does("deploy", MODEL, "--cluster", CLUSTER, "--name", DEPLOYMENT, "--runtime", "vllm")
-    user.does("deployments", "scale", DEPLOYMENT, "2")
-    user.does("deployments", "logs", DEPLOYMENT, "--tail", "3")
+    user.does("clusters", "onboard", str(kubeconfig), "--name", cluster)
+    user.does("clusters", "hardware", cluster)
+    user.does("deploy", MODEL, "--cluster", cluster, "--name", deployment, "--runtime", "vllm")
+    user.does("deployments", "scale", deployment, "2")
+    user.does("deployments", "logs", deployment, "--tail", "3")
     user.does("deployments", "list")
     _say(f'asking: "{_PROMPT}"')
-    print(f"    {_ask(user.deployment(), kubeconfig)}", flush=True)  # noqa: T201 - this is the program's output
+    print(f"    {_ask(user.finds(deployment), config)}", flush=True)  # noqa: T201 - this is the program's output
 
 
 class _User:
@@ -48,13 +50,9 @@ class _User:
         if done.returncode != 0:
             raise CannotStart(f"`budcluster {' '.join(arguments)}` failed; the reason is above.")
 
-    def has_deployment(self) -> bool:
-        """Whether an earlier run has deployed the model."""
-        return any(found["name"] == DEPLOYMENT for found in self._asked("deployments", "list"))
-
-    def deployment(self) -> dict[str, Any]:
-        """The model's deployment."""
-        found: dict[str, Any] = self._asked("deployments", "show", DEPLOYMENT)
+    def finds(self, deployment: str) -> dict[str, Any]:
+        """A deployment by its name."""
+        found: dict[str, Any] = self._asked("deployments", "show", deployment)
         return found
 
     def _asked(self, *arguments: str) -> Any:
@@ -74,12 +72,11 @@ def _say(sentence: str) -> None:
     print(f"\n  $ {sentence}", flush=True)  # noqa: T201 - this is the program's output
 
 
-def _ask(deployment: dict[str, Any], kubeconfig: Path) -> str:
+def _ask(deployment: dict[str, Any], config: dict[str, Any]) -> str:
     """One prompt to the model, through the proxy of the cluster's API server."""
-    config = yaml.safe_load(kubeconfig.read_text())
     cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
     service = f"{deployment['namespace']}/services/{deployment['helm_release']}:http"
-    body = {"model": DEPLOYMENT, "messages": [{"role": "user", "content": _PROMPT}], "max_tokens": 64}
+    body = {"model": deployment["name"], "messages": [{"role": "user", "content": _PROMPT}], "max_tokens": 64}
     request = urllib.request.Request(  # noqa: S310 - the address is our own cluster's
         f"{cluster['server']}/api/v1/namespaces/{service}/proxy/v1/chat/completions",
         data=json.dumps(body).encode(),

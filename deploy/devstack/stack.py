@@ -87,7 +87,7 @@ class Stack:
             if plan.cluster:
                 cluster = parts.enter_context(self._child("sandbox cluster", self._cluster_argv(), dict(os.environ)))
                 cluster.wait_until(plan.kubeconfig.exists, timeout_s=_CLUSTER_TIMEOUT_S, stopping=self._stopping)
-                say("cluster", f"sandbox Kubernetes, kubeconfig {plan.kubeconfig}")
+                say("cluster", f"a new sandbox Kubernetes, kubeconfig {plan.kubeconfig}")
             environment = self._environment(database_url)
             api = parts.enter_context(
                 self._child("the service", [sys.executable, "-m", "budcluster", "serve"], environment)
