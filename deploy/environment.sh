@@ -34,7 +34,15 @@ mkdir -p "$root/.state"
 exec 9>"$root/.state/environment.lock"
 flock 9
 
-want=$(cat "requirements/$profile.txt" requirements/bootstrap.txt pyproject.toml | sha256sum | cut -d' ' -f1)
+# stamp PROFILE: changes with what is to be installed.
+stamp() { cat "requirements/$1.txt" requirements/bootstrap.txt pyproject.toml | sha256sum | cut -d' ' -f1; }
+
+# An environment knows its own place: one that was copied or moved along with its checkout is made anew.
+if [ -e "$venv/.made-for" ] && [ "$(cat "$venv/.made-for")" != "$root" ]; then
+  rm -rf "$venv"
+fi
+
+want=$(stamp "$profile")
 if [ -x "$venv/bin/python" ] && [ "$(cat "$venv/.installed-$profile" 2>/dev/null)" = "$want" ]; then
   exit 0
 fi
@@ -50,6 +58,7 @@ if ! mkdir -p "${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}" 2>/dev/null || !
   export XDG_CACHE_HOME="$root/.state/cache"
 fi
 rm -f "$venv"/.installed-*
+printf '%s\n' "$root" >"$venv/.made-for"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt ||
   fail "could not install the package installer; is a Python package index reachable?"
 "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --link-mode copy --require-hashes -r "requirements/$profile.txt" ||
@@ -59,5 +68,5 @@ rm -f "$venv"/.installed-*
 printf '%s\n' "$want" >"$venv/.installed-$profile"
 # The dev lock holds everything of the sandbox lock, at the same versions.
 if [ "$profile" = dev ]; then
-  cat requirements/sandbox.txt requirements/bootstrap.txt pyproject.toml | sha256sum | cut -d' ' -f1 >"$venv/.installed-sandbox"
+  stamp sandbox >"$venv/.installed-sandbox"
 fi

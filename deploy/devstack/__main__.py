@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from devstack.instance import CannotStart, Instance, require_free_port
-from devstack.stack import ROOT, Plan, Stack, reset
+from devstack.instance import DEFAULT_STATE, CannotStart, Instance, require_free_port
+from devstack.postgres import EmbeddedPostgres
+from devstack.stack import Plan, Stack, reset
 
 _DETACH_TIMEOUT_S: Final = 900.0
 
@@ -17,7 +18,7 @@ _DETACH_TIMEOUT_S: Final = 900.0
 def main(arguments: list[str]) -> int:
     """Exit codes: 0 done, 1 could not start (the reason is on standard error), 2 wrong options."""
     options = _parser().parse_args(arguments)
-    state = (options.state_dir or ROOT / ".state" / "dev").absolute()
+    state = (options.state_dir or DEFAULT_STATE).absolute()
     plan = Plan(state=state, port=options.port, cluster=options.cluster, demo=options.demo)
     if options.nodes:
         plan = replace(plan, nodes=options.nodes)
@@ -27,6 +28,7 @@ def main(arguments: list[str]) -> int:
     try:
         if options.stop:
             stopped = instance.stop()
+            EmbeddedPostgres(state).stop()  # one that a killed supervisor left behind
             print("budcluster: stopped." if stopped else "budcluster: nothing is running.")  # noqa: T201
         elif options.detach:
             _detach(arguments, plan, instance)
@@ -84,6 +86,15 @@ def _detach(arguments: list[str], plan: Plan, instance: Instance) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    try:
+        _show_until_ready(process, instance, said)
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def _show_until_ready(process: "subprocess.Popen[bytes]", instance: Instance, said: Path) -> None:
     with said.open() as lines:
         deadline = time.monotonic() + _DETACH_TIMEOUT_S
         while time.monotonic() < deadline:
@@ -94,6 +105,7 @@ def _detach(arguments: list[str], plan: Plan, instance: Instance) -> None:
             if ended:
                 raise CannotStart(f"it did not start; the reason is above and in {said}.")
             if note is not None and note.ready:
+                time.sleep(0.1)  # its last words follow the note
                 sys.stdout.write(lines.read())
                 return
             time.sleep(0.1)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Final
@@ -25,6 +26,7 @@ class Child:
         self.log_file = log_file
         output: int | IO[bytes]
         with log_file.open("ab") as log:
+            self._began_at = log.tell()
             output = subprocess.PIPE if echo else log
             # A supervisor that is killed must not leave its children behind.
             self.process = subprocess.Popen(
@@ -50,21 +52,20 @@ class Child:
 
     def wait_until(self, ready: Callable[[], bool], *, timeout_s: float, stopping: threading.Event) -> None:
         """Wait for `ready`. Raises CannotStart with the end of the output when it dies or takes too long."""
-        waited = 0.0
+        deadline = time.monotonic() + timeout_s
         while not ready():
             if self.process.poll() is not None:
                 raise CannotStart(f"{self.name} ended with exit code {self.process.returncode}:\n{self.tail()}")
-            if waited >= timeout_s:
+            if time.monotonic() >= deadline:
                 raise CannotStart(f"{self.name} was not ready after {timeout_s:.0f} s:\n{self.tail()}")
             if stopping.wait(0.1):
                 raise KeyboardInterrupt
-            waited += 0.1
 
     def tail(self) -> str:
-        """The last lines of its output."""
-        with contextlib.suppress(OSError):
-            lines = self.log_file.read_text(errors="replace").splitlines()[-12:]
-            return "\n".join(f"    {line}" for line in lines)
+        """The last lines of its output, without those of earlier runs."""
+        with contextlib.suppress(OSError), self.log_file.open(errors="replace") as log:
+            log.seek(self._began_at)
+            return "\n".join(f"    {line}" for line in log.read().splitlines()[-12:])
         return "    (no output)"
 
     def stop(self) -> None:

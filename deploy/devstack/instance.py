@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shlex
 import signal
 import socket
 import time
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Final
 
+DEFAULT_STATE: Final = Path(__file__).resolve().parents[2] / ".state" / "dev"
 _STOP_TIMEOUT_S: Final = 90.0
 
 
@@ -34,10 +36,19 @@ class Instance:
         self._note_file = state / "running.json"
         self._lock: IO[str] | None = None
 
+    @property
+    def stop_command(self) -> str:
+        """What a person types to stop it."""
+        which = "" if self.state == DEFAULT_STATE else f" --state-dir {shlex.quote(str(self.state))}"
+        return f"./deploy/start_dev.sh --stop{which}"
+
     def claim(self) -> None:
-        """Become the running stack. Raises CannotStart when another one is."""
+        """Become the running stack. Raises CannotStart when another one is, or the folder holds other things."""
         try:
             self.state.mkdir(parents=True, exist_ok=True)
+            # --reset empties the folder: it must never be one that somebody else keeps things in.
+            if not (self.state / "lock").exists() and any(self.state.iterdir()):
+                raise CannotStart(f"{self.state} holds other things; choose an empty folder with --state-dir.")
             lock = (self.state / "lock").open("a")
         except OSError as error:
             raise CannotStart(f"the state folder {self.state} cannot be written ({error.strerror}).") from error
@@ -48,7 +59,7 @@ class Instance:
             note = self.note()
             where = f" at {note.url} (process {note.pid})" if note else ""
             raise CannotStart(
-                f"it is already running{where}; use it, or stop it first with ./deploy/start_dev.sh --stop."
+                f"it is already running{where}; use it, or stop it first with {self.stop_command}."
             ) from None
         self._lock = lock
 
@@ -76,7 +87,12 @@ class Instance:
         note = self.note()
         if note is None:
             return False
-        os.kill(note.pid, signal.SIGTERM)
+        try:
+            os.kill(note.pid, signal.SIGTERM)
+        except ProcessLookupError:
+            pass  # it is ending by itself; its lock tells when
+        except PermissionError:
+            raise CannotStart(f"process {note.pid} belongs to another user, who has to stop it.") from None
         deadline = time.monotonic() + _STOP_TIMEOUT_S
         while self._is_held():
             if time.monotonic() > deadline:
@@ -101,6 +117,8 @@ def require_free_port(port: int) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            raise CannotStart(f"port {port} is not yours to open; choose one above 1023 with --port.") from None
         except OSError:
             raise CannotStart(
                 f"port {port} is taken by another program; stop that one, or choose another with --port."

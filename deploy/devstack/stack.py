@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -53,9 +54,10 @@ class Plan:
 
 
 def reset(state: Path) -> None:
-    """Forget the data; nothing of it may be in use. The folder itself stays, since its lock is held."""
+    """Forget the data. The folder itself stays, since its lock is held, and the file that our output goes to."""
+    EmbeddedPostgres(state).stop()  # one that a killed supervisor left behind
     for entry in state.iterdir() if state.is_dir() else ():
-        if entry.name == "lock":
+        if entry.name in {"lock", "start.log"}:
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -71,6 +73,8 @@ class Stack:
         self._instance = instance
         self._echo = echo
         self._stopping = threading.Event()
+        self._children: list[Child] = []
+        self._is_starting = True
 
     def run(self) -> None:
         """Start all parts, say so, and wait. Raises CannotStart with one sentence when a part does not come up."""
@@ -96,15 +100,24 @@ class Stack:
             say("service", f"{plan.url} (API reference: {plan.url}/docs)")
             if plan.demo:
                 run_demo(plan.url, plan.kubeconfig)
+            self._is_starting = False
             self._instance.write(Note(os.getpid(), plan.url, ready=True))
             self._say_what_next()
             while not self._stopping.wait(0.5):
-                if api.process.poll() is not None:
-                    raise CannotStart(f"the service ended with exit code {api.process.returncode}:\n{api.tail()}")
+                self._check_children()
             say("stopping", "the data is kept; start again to go on")
 
     def _ask_to_stop(self, _signal: int, _frame: FrameType | None) -> None:
+        """The first signal ends the start at once, be it in the middle of a download; later ones change nothing."""
+        is_first = not self._stopping.is_set()
         self._stopping.set()
+        if is_first and self._is_starting:
+            raise KeyboardInterrupt
+
+    def _check_children(self) -> None:
+        for child in self._children:
+            if child.process.poll() is not None:
+                raise CannotStart(f"{child.name} ended with exit code {child.process.returncode}:\n{child.tail()}")
 
     @contextlib.contextmanager
     def _database(self) -> Iterator[str]:
@@ -143,6 +156,7 @@ class Stack:
     def _child(self, name: str, argv: list[str], environment: dict[str, str]) -> Iterator[Child]:
         log_file = self._plan.state / f"{name.removeprefix('the ').replace(' ', '-')}.log"
         child = Child(name, argv, env=environment, log_file=log_file, echo=self._echo and name == "the service")
+        self._children.append(child)
         try:
             yield child
         finally:
@@ -182,12 +196,15 @@ class Stack:
 
     def _say_what_next(self) -> None:
         plan = self._plan
-        budcluster = ROOT / ".venv/bin/budcluster"
-        print(  # noqa: T201 - this is the program's output
-            f"\nTry next:\n  curl {plan.url}/clusters\n  {budcluster} clusters list\nStop with "
-            + ("Ctrl-C." if self._echo else "./deploy/start_dev.sh --stop."),
-            flush=True,
-        )
+        budcluster = shlex.quote(str(ROOT / ".venv/bin/budcluster"))
+        if plan.port != Plan.port:
+            budcluster = f"BUDCLUSTER_URL={plan.url} {budcluster}"
+        lines = [f"curl {plan.url}/clusters", f"{budcluster} clusters list"]
+        if plan.cluster:
+            lines.append(f"{budcluster} clusters onboard {shlex.quote(str(plan.kubeconfig))} --name lab")
+        how_to_stop = "Ctrl-C" if self._echo else self._instance.stop_command
+        print("\nTry next:", *lines, sep="\n  ")  # noqa: T201 - this is the program's output
+        print(f"Stop with: {how_to_stop}", flush=True)  # noqa: T201
 
 
 def say(part: str, sentence: str) -> None:

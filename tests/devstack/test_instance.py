@@ -35,3 +35,13 @@ def test_a_taken_port_is_named_with_the_way_out() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(CannotStart, match=rf"port {port} is taken.*--port"):
             require_free_port(port)
+
+
+def test_a_folder_with_other_things_is_not_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "thesis").write_text("")
+    with pytest.raises(CannotStart, match="holds other things"):
+        Instance(tmp_path).claim()
+
+
+def test_the_way_to_stop_names_the_folder(tmp_path: Path) -> None:
+    assert Instance(tmp_path / "with blanks").stop_command.endswith(f"--stop --state-dir '{tmp_path}/with blanks'")
