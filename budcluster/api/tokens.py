@@ -4,6 +4,7 @@ The text is `bud_`, 30 random letters and digits (178 bits), and a checksum of 6
 apart without a look at the database. Only a keyed hash is stored.
 """
 
+import re
 import secrets
 import string
 import zlib
@@ -15,7 +16,7 @@ from sqlalchemy import func, select, update
 
 from budcluster.api.models import ApiToken, Role
 from budcluster.kit.database import ReadSession, WriteSession
-from budcluster.kit.errors import Conflict, NotFound
+from budcluster.kit.errors import Conflict, Invalid, NotFound
 
 TokenDigest = Callable[[str], bytes]
 """Keyed hash of a token's text. Without the key a copy of the table opens nothing and allows no guessing."""
@@ -24,12 +25,19 @@ PREFIX: Final = "bud_"
 _ALPHABET: Final = string.digits + string.ascii_letters
 _RANDOM_LENGTH: Final = 30
 _CHECKSUM_LENGTH: Final = 6
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 class TokenNameTaken(Conflict):
     """A token with this name exists or existed. Names are never used twice: the audit trail stays unambiguous."""
 
     title = "Token name is taken"
+
+
+class TokenNameUnfit(Invalid):
+    """A token's name stands in logs and in the audit trail: letters, digits, dots, dashes and underscores only."""
+
+    title = "Token name is not usable"
 
 
 class TokenNotFound(NotFound):
@@ -63,7 +71,12 @@ def _checksum(body: str) -> str:
 async def create_token(
     session: WriteSession, digest: TokenDigest, *, name: str, role: Role, expires_at: datetime | None = None
 ) -> tuple[ApiToken, str]:
-    """A new token and its text, which is shown once and known nowhere afterwards. Raises TokenNameTaken."""
+    """A new token and its text, which is shown once and known nowhere afterwards.
+
+    Raises TokenNameTaken and TokenNameUnfit.
+    """
+    if not _NAME.fullmatch(name):
+        raise TokenNameUnfit("Choose a name of 1 to 63 letters, digits, dots, dashes and underscores.")
     if (await session.scalar(select(ApiToken.id).where(ApiToken.name == name))) is not None:
         raise TokenNameTaken(f"A token named {name} exists or existed; choose another name.")
     text = new_token()

@@ -1,5 +1,6 @@
 """The REST API as the command line sees it: `BUDCLUSTER_URL` and `BUDCLUSTER_TOKEN` say where and as whom."""
 
+import atexit
 import json
 import os
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ import typer
 from rich.console import Console
 
 DEFAULT_URL: Final = "http://127.0.0.1:9082"
+USAGE: Final = 2
 UNREACHABLE: Final = 3
 REFUSED: Final = 4
+_CALL_FAILURES: Final = (httpx.HTTPError, httpx.InvalidURL)
 _TIMEOUT: Final = httpx.Timeout(30, connect=5)
 
 errors = Console(stderr=True, highlight=False)
@@ -41,9 +44,15 @@ class Api:
     def __init__(self) -> None:
         self.url = os.environ.get("BUDCLUSTER_URL", DEFAULT_URL).rstrip("/")
         headers = {"Accept": "application/json"}
-        if token := os.environ.get("BUDCLUSTER_TOKEN"):
+        if token := os.environ.get("BUDCLUSTER_TOKEN", "").strip():
+            if not (token.isascii() and token.isprintable()):
+                fail("BUDCLUSTER_TOKEN is no token; `budcluster tokens create` makes one.", USAGE)
             headers["Authorization"] = f"Bearer {token}"
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=_TIMEOUT)
+        try:
+            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=_TIMEOUT)
+        except httpx.InvalidURL:
+            fail("BUDCLUSTER_URL is no URL; it looks like http://127.0.0.1:9082.", USAGE)
+        atexit.register(self._http.close)
 
     def get(self, path: str, **query: Any) -> Any:
         """JSON of a GET."""
@@ -73,10 +82,9 @@ class Api:
 
     def find(self, collection: str, name_or_id: str) -> Any:
         """The resource with this id or, else, this name. Ends the program when there is none, or more than one."""
-        try:
-            return self.get(f"/{collection}/{UUID(name_or_id)}")
-        except ValueError:
-            found = self.get(f"/{collection}", name=name_or_id, limit=2)["items"]
+        if (resource_id := _uuid(name_or_id)) is not None:
+            return self.get(f"/{collection}/{resource_id}")
+        found = self.get(f"/{collection}", name=name_or_id, limit=2)["items"]
         if not found:
             fail(f"there is no {collection.removesuffix('s')} named {name_or_id}.", REFUSED)
         if len(found) > 1:
@@ -95,7 +103,7 @@ class Api:
                     answer.read()
                     self._refuse(answer)
                 yield answer
-        except httpx.HTTPError as error:
+        except _CALL_FAILURES as error:
             self._unreachable(error)
 
     def events(self, path: str, *, after: str | None = None) -> Iterator[ServerEvent]:
@@ -116,13 +124,16 @@ class Api:
     def _json(self, method: str, path: str, **options: Any) -> Any:
         try:
             answer = self._http.request(method, path, **options)
-        except httpx.HTTPError as error:
+        except _CALL_FAILURES as error:
             self._unreachable(error)
         if answer.is_error:
             self._refuse(answer)
-        return answer.json() if answer.content else None
+        try:
+            return answer.json() if answer.content else None
+        except ValueError:
+            fail(f"what answers at {self.url} is not this service; is BUDCLUSTER_URL right?", UNREACHABLE)
 
-    def _unreachable(self, error: httpx.HTTPError) -> NoReturn:
+    def _unreachable(self, error: Exception) -> NoReturn:
         reason = str(error) or type(error).__name__
         fail(f"{self.url} cannot be reached ({reason}); is the service up, and is BUDCLUSTER_URL right?", UNREACHABLE)
 
@@ -136,3 +147,10 @@ class Api:
         if answer.status_code == 401:
             message += " Set BUDCLUSTER_TOKEN."
         fail("\n".join([message, *reasons]), REFUSED)
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

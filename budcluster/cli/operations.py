@@ -2,6 +2,7 @@
 
 from itertools import islice
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
@@ -11,7 +12,7 @@ from budcluster.cli.progress import follow
 
 app = typer.Typer(help="Long work and its progress.", no_args_is_help=True)
 
-OperationId = Annotated[str, typer.Argument(help="Id of the operation.", metavar="OPERATION")]
+OperationId = Annotated[UUID, typer.Argument(help="Id of the operation.", metavar="OPERATION")]
 
 
 @app.command("list")
@@ -72,7 +73,7 @@ def show(operation: OperationId, json: Json = False) -> None:
 @app.command()
 def watch(operation: OperationId, json: Json = False) -> None:
     """Follow an operation until it ends; exit code 1 when it failed."""
-    follow(Api(), operation, as_json=json)
+    follow(Api(), str(operation), as_json=json)
 
 
 @app.command()

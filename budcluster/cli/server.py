@@ -1,10 +1,8 @@
 """`budcluster serve` and `budcluster migrate`."""
 
-import asyncio
-
 import typer
 
-from budcluster.cli.local import load_settings
+from budcluster.cli.local import finish, load_settings
 
 
 def serve() -> None:
@@ -20,4 +18,5 @@ def migrate() -> None:
     settings = load_settings()
     from budcluster.migrations import migrate as run  # noqa: PLC0415 - heavy: other commands must stay quick
 
-    asyncio.run(run(settings.sqlalchemy_url))
+    finish(settings, lambda: run(settings.sqlalchemy_url))
+    typer.echo("The database has this version's schema.")

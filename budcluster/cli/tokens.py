@@ -1,24 +1,26 @@
 """`budcluster tokens`: who may use the API. Works on the database of the settings, not through the API."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from budcluster.api.models import ApiToken, Role
-from budcluster.cli.client import fail
-from budcluster.cli.local import load_settings
+from budcluster.cli.local import load_settings, on_database
 from budcluster.cli.output import Json, age, out, print_json, print_table
-from budcluster.kit.errors import DomainError
 
 if TYPE_CHECKING:
-    from budcluster.kit.database import WriteSession
-
-Result = TypeVar("Result")
+    from budcluster.api.models import ApiToken
+    from budcluster.kit.database import Database, WriteSession
 
 app = typer.Typer(help="API tokens.", no_args_is_help=True)
+
+
+class Role(StrEnum):
+    """What a token may do."""
+
+    VIEW = "view"
+    MANAGE = "manage"
 
 
 @app.command()
@@ -29,17 +31,25 @@ def create(
     json: Json = False,
 ) -> None:
     """Make a token. It is shown once. From the first one on every call needs a token."""
-    from budcluster.api.tokens import create_token  # noqa: PLC0415 - heavy: other commands must stay quick
+    from budcluster.api.models import Role as TokenRole  # noqa: PLC0415 - heavy: other commands must stay quick
+    from budcluster.api.tokens import create_token  # noqa: PLC0415
     from budcluster.credentials.ring import KeyRing  # noqa: PLC0415
+    from budcluster.migrations import migrate  # noqa: PLC0415
 
     settings = load_settings()
     expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
-    digest = KeyRing.from_settings(settings).token_digest
 
-    async def work(session: "WriteSession") -> tuple[ApiToken, str]:
-        return await create_token(session, digest, name=name, role=role, expires_at=expires_at)
+    async def work(database: "Database") -> tuple["ApiToken", str]:
+        digest = KeyRing.from_settings(settings).token_digest
+        # The first token is made before the first start, which would do this.
+        await migrate(settings.sqlalchemy_url)
+        async with database.writing() as session:
+            kind = TokenRole(role.value)
+            made, text = await create_token(session, digest, name=name, role=kind, expires_at=expires_at)
+            await _record(session, "token.created", made)
+        return made, text
 
-    token, text = _run(work)
+    token, text = on_database(settings, work)
     if json:
         return print_json({**_facts(token), "token": text})
     out.print(f"Token {name} ({role.value}) is made. It is shown only now:\n")
@@ -52,10 +62,11 @@ def list_(json: Json = False) -> None:
     """List tokens, newest first; never their text."""
     from budcluster.api.tokens import list_tokens  # noqa: PLC0415 - heavy: other commands must stay quick
 
-    async def work(session: "WriteSession") -> list[dict[str, Any]]:
-        return [_facts(token) for token in await list_tokens(session)]
+    async def work(database: "Database") -> list[dict[str, Any]]:
+        async with database.reading() as session:
+            return [_facts(token) for token in await list_tokens(session)]
 
-    tokens = _run(work)
+    tokens = on_database(load_settings(), work)
     if json:
         return print_json(tokens)
     return print_table(
@@ -77,35 +88,33 @@ def revoke(name: Annotated[str, typer.Argument(help="Name of the token.")], json
     """End a token; it is refused within seconds."""
     from budcluster.api.tokens import revoke_token  # noqa: PLC0415 - heavy: other commands must stay quick
 
-    async def work(session: "WriteSession") -> dict[str, Any]:
-        return _facts(await revoke_token(session, name=name))
+    async def work(database: "Database") -> dict[str, Any]:
+        async with database.writing() as session:
+            revoked = await revoke_token(session, name=name)
+            await _record(session, "token.revoked", revoked)
+            return _facts(revoked)
 
-    token = _run(work)
+    token = on_database(load_settings(), work)
     if json:
         return print_json(token)
     return out.print(f"Token {name} is revoked.")
 
 
-def _run(work: "Callable[[WriteSession], Awaitable[Result]]") -> Result:
-    from budcluster.kit.database import Database  # noqa: PLC0415 - heavy: other commands must stay quick
+async def _record(session: "WriteSession", action: str, token: "ApiToken") -> None:
+    from budcluster.audit import services as audit  # noqa: PLC0415 - heavy: other commands must stay quick
 
-    settings = load_settings()
-
-    async def run() -> Result:
-        database = Database(settings.sqlalchemy_url, settings.database)
-        try:
-            async with database.writing() as session:
-                return await work(session)
-        finally:
-            await database.close()
-
-    try:
-        return asyncio.run(run())
-    except DomainError as error:
-        fail(error.detail, 1)
+    await audit.record(
+        session,
+        actor="command-line",
+        action=action,
+        subject_type="token",
+        subject_id=token.id,
+        subject_name=token.name,
+        facts={"role": token.role.value},
+    )
 
 
-def _facts(token: ApiToken) -> dict[str, Any]:
+def _facts(token: "ApiToken") -> dict[str, Any]:
     def text(at: datetime | None) -> str | None:
         return at.isoformat() if at else None
 
