@@ -1,5 +1,6 @@
 """Puts add-ons into a cluster and takes them away: installs only what is missing, touches nothing of others."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,10 +11,9 @@ from budcluster.kube.client import ClusterClient
 from budcluster.kube.door import Door
 from budcluster.kube.errors import NotFound
 from budcluster.kube.helm import NotReadyInTime, Release, ReleaseNotFound
+from budcluster.kube.ownership import OWNED
 from budcluster.kube.resources import NAMESPACES, Resource
 
-OWNED: Final = {"app.kubernetes.io/managed-by": "budcluster"}
-"""Label of every object that the service makes by itself."""
 _WORKLOADS: Final = (Resource("apps", "v1", "daemonsets"), Resource("apps", "v1", "deployments"))
 
 
@@ -32,7 +32,7 @@ async def find(addon: Addon, door: Door, *, releases: Sequence[Mapping[str, Any]
     listed = await door.helm.list_releases() if releases is None else releases
     for row in listed:
         name, namespace, chart = str(row["name"]), str(row["namespace"]), str(row["chart"])
-        if chart.rpartition("-")[0] == addon.chart or chart.startswith(f"{addon.chart}-"):
+        if re.fullmatch(rf"{re.escape(addon.chart)}-v?\d.*", chart):  # name-version; not `hami-webui-1.0`
             try:
                 ours = (await door.helm.get(name, namespace)).is_ours
             except ReleaseNotFound:

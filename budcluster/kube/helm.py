@@ -17,7 +17,7 @@ from typing import Any, Final
 import structlog
 from pyhelm3.command import Command as Pyhelm
 
-from budcluster.kit.command import Command, LineSink, ToolFailed, ToolTimedOut
+from budcluster.kit.command import Command, Line, LineSink, Stream, ToolFailed, ToolTimedOut
 from budcluster.kit.process import ProcessSlots, run
 from budcluster.kube.kubeconfig import Kubeconfig
 
@@ -27,8 +27,11 @@ _QUICK_S: Final = 60.0
 _GRACE_S: Final = 30.0
 _SLACK_S: Final = 30.0
 _HISTORY: Final = 10
-OWNER_DESCRIPTION: Final = "managed by budcluster"
-"""Stands in the description of every revision that this service makes: releases without it belong to others."""
+_TELLING: Final = frozenset({"upgrade", "rollback", "uninstall"})
+"""Commands whose complaints a person wants to read; questions are asked by the way."""
+_OWNER_LABEL: Final = "budcluster.io/managed"
+"""On the record of every release that this service makes, from the moment it is begun: releases without it belong to
+others. A revision's description would not do: Helm writes its own into one that is pending or has failed."""
 
 
 class ReleaseStatus(StrEnum):
@@ -128,12 +131,9 @@ class Revision:
     chart: str
     """Name and version, joined by a hyphen as Helm writes them."""
     description: str
+    is_ours: bool
+    """Whether this service made the release."""
     updated: str = ""
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether this service made it."""
-        return self.description.startswith(OWNER_DESCRIPTION)
 
 
 class HelmGateway:
@@ -149,11 +149,14 @@ class HelmGateway:
         executable: str = "helm",
         path: str | None = None,
     ) -> None:
-        """`home` is a private folder for Helm's caches; `path` is where programs are looked for."""
+        """`home` is a private folder for Helm's caches; `path` is where programs are looked for.
+
+        `on_line` is told what Helm complains of; what it answers holds values, and those are nobody's to read.
+        """
         self._kubeconfig = kubeconfig
         self._home = home
         self._slots = slots
-        self._on_line = on_line
+        self._on_line = _complaints_to(on_line) if on_line else None
         self._executable = executable
         self._path = path
 
@@ -174,7 +177,6 @@ class HelmGateway:
                 release.chart.name,
                 dict(release.values),
                 namespace=release.namespace,
-                description=OWNER_DESCRIPTION,
                 repo=release.chart.repository,
                 version=release.chart.version,
                 timeout=f"{int(timeout_s)}s",
@@ -212,6 +214,7 @@ class HelmGateway:
         """All kept revisions, oldest first. Raises ReleaseNotFound."""
         async with self._command(_QUICK_S) as helm:
             rows = list(await helm.history(name, namespace=namespace))
+            labels = await helm.labels(name, namespace)
         return [
             Revision(
                 name=name,
@@ -220,6 +223,7 @@ class HelmGateway:
                 status=ReleaseStatus(row["status"]),
                 chart=str(row["chart"]),
                 description=str(row.get("description", "")),
+                is_ours=_OWNER_LABEL in labels,
                 updated=str(row.get("updated", "")),
             )
             for row in rows
@@ -326,15 +330,29 @@ class _Argv(Pyhelm):  # type: ignore[misc] # pyhelm3 ships no types
         self._secrets = secrets
 
     async def run(self, command: Sequence[object], input: bytes | None = None) -> bytes:  # noqa: A002 - pyhelm3's name
-        argv = (self._executable, *(str(part) for part in command), "--kubeconfig", self._path)
+        mark = ("--labels", f"{_OWNER_LABEL}=true") if command[0] == "upgrade" else ()
+        argv = (self._executable, *(str(part) for part in command), *mark, "--kubeconfig", self._path)
         done = await run(
             Command(
                 argv=argv, stdin=input, env=self._environment, timeout_s=self._timeout_s, grace_s=_GRACE_S,
                 secrets=(*self._secrets, *secrets_in(input)),
             ),
-            on_line=self._on_line,
+            on_line=self._on_line if command[0] in _TELLING else None,
         )  # fmt: skip
         return done.stdout
+
+    async def labels(self, name: str, namespace: str) -> Mapping[str, str]:
+        """What the newest revision's record is labelled with; pyhelm3 has no such question."""
+        answer = await self.run(["get", "metadata", name, "--namespace", namespace, "--output", "json"])
+        return json.loads(answer).get("labels") or {}
+
+
+def _complaints_to(sink: LineSink) -> LineSink:
+    def take(line: Line) -> None:
+        if line.stream is Stream.STDERR:
+            sink(line)
+
+    return take
 
 
 def secrets_in(values: bytes | None) -> list[str]:

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-NAMESPACE: Final = "budcluster-system"
-ACCOUNT: Final = "budcluster"
-_TOKEN: Final = "budcluster-token"  # noqa: S105 - the name of a Secret
+from budcluster.kube.ownership import ACCOUNT, OWNED, SYSTEM_NAMESPACE, TOKEN_SECRET
+
 _WAIT_S: Final = 30.0
-_LABELS: Final = {"app.kubernetes.io/managed-by": "budcluster"}
 
 
 class AccountNotMade(Exception):
@@ -54,17 +52,17 @@ def _ensure(client: Any, api: Any) -> None:
     core, rbac = client.CoreV1Api(api), client.RbacAuthorizationV1Api(api)
 
     def meta(name: str, **more: Any) -> dict[str, Any]:
-        return {"name": name, "labels": dict(_LABELS), **more}
+        return {"name": name, "labels": dict(OWNED), **more}
 
     steps = (
-        (core.create_namespace, ({"metadata": meta(NAMESPACE)},)),
-        (core.create_namespaced_service_account, (NAMESPACE, {"metadata": meta(ACCOUNT)})),
+        (core.create_namespace, ({"metadata": meta(SYSTEM_NAMESPACE)},)),
+        (core.create_namespaced_service_account, (SYSTEM_NAMESPACE, {"metadata": meta(ACCOUNT)})),
         (
             core.create_namespaced_secret,
             (
-                NAMESPACE,
+                SYSTEM_NAMESPACE,
                 {
-                    "metadata": meta(_TOKEN, annotations={"kubernetes.io/service-account.name": ACCOUNT}),
+                    "metadata": meta(TOKEN_SECRET, annotations={"kubernetes.io/service-account.name": ACCOUNT}),
                     "type": "kubernetes.io/service-account-token",
                 },
             ),
@@ -79,7 +77,7 @@ def _ensure(client: Any, api: Any) -> None:
                         "kind": "ClusterRole",
                         "name": "cluster-admin",
                     },
-                    "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}],
+                    "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": SYSTEM_NAMESPACE}],
                 },
             ),
         ),
@@ -95,7 +93,7 @@ def _ensure(client: Any, api: Any) -> None:
 def _wait_for_token(core: Any) -> str:
     deadline = time.monotonic() + _WAIT_S
     while time.monotonic() < deadline:
-        data = core.read_namespaced_secret(_TOKEN, NAMESPACE).data or {}
+        data = core.read_namespaced_secret(TOKEN_SECRET, SYSTEM_NAMESPACE).data or {}
         if "token" in data:
             return base64.b64decode(data["token"]).decode()
         time.sleep(0.2)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.errors import Forbidden, NotFound
+from budcluster.kube.ownership import SYSTEM_NAMESPACE
 from budcluster.kube.resources import NAMESPACES, NODES, Resource
 from budcluster.kube.versions import Support, UnreadableVersion, Version, judge_kubelet, judge_server
 
@@ -22,8 +23,8 @@ _NEEDED: Final[tuple[tuple[str, Resource, str | None], ...]] = (
     ("create", Resource("rbac.authorization.k8s.io", "v1", "clusterroles"), None),
     ("escalate", Resource("rbac.authorization.k8s.io", "v1", "clusterroles"), None),
     ("create", Resource("rbac.authorization.k8s.io", "v1", "clusterrolebindings"), None),
-    ("create", Resource("", "v1", "serviceaccounts"), "budcluster-system"),
-    ("create", Resource("", "v1", "secrets"), "budcluster-system"),
+    ("create", Resource("", "v1", "serviceaccounts"), SYSTEM_NAMESPACE),
+    ("create", Resource("", "v1", "secrets"), SYSTEM_NAMESPACE),
     ("create", Resource("apps", "v1", "daemonsets"), "kube-system"),
 )
 

@@ -1,0 +1,10 @@
+"""What the service makes in a cluster for itself, and how it marks it. `playbooks/onboard.yml` has the same names."""
+
+from typing import Final
+
+OWNED: Final = {"app.kubernetes.io/managed-by": "budcluster"}
+"""Label of every object that the service makes by itself."""
+SYSTEM_NAMESPACE: Final = "budcluster-system"
+ACCOUNT: Final = "budcluster"
+"""The service account, and the ClusterRoleBinding that makes it an administrator."""
+TOKEN_SECRET: Final = "budcluster-token"  # noqa: S105 - the name of a Secret
