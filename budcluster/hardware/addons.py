@@ -32,8 +32,6 @@ class Surroundings:
     """How GPUs are meant to be handed out: HAMI, TIME_SLICING or NONE."""
     replicas_per_gpu: int = 4
     """Shares of a time-sliced GPU."""
-    has_nvidia_runtime_class: bool = True
-    """Whether pods must name the runtime class to see a GPU; the operator's toolkit makes it so."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,6 @@ def addon(settings: AddonSettings) -> Addon:
 
 
 def _values(about: Surroundings) -> Mapping[str, Any]:
-    runtime_class = _RUNTIME_CLASSES[about.platform] if about.has_nvidia_runtime_class else ""
     return {
         "scheduler": {
             "kubeScheduler": {
@@ -50,7 +49,7 @@ def _values(about: Surroundings) -> Mapping[str, Any]:
         },
         "devicePlugin": {
             "service": {"type": "ClusterIP"},
-            "runtimeClassName": runtime_class,
+            "runtimeClassName": _RUNTIME_CLASSES[about.platform],
             "nvidiaNodeSelector": {NODE_LABEL: NODE_VALUE},
             "tolerations": [{"operator": "Exists"}],
         },

@@ -74,7 +74,7 @@ async def wait_until_detected(
         detection = await _look(client)
         expected = len(detection.covered) + len(detection.missing)
         on_progress(len(detection.covered), expected)
-        if (detection.is_complete and expected > 0) or asyncio.get_running_loop().time() >= deadline:
+        if detection.is_complete or asyncio.get_running_loop().time() >= deadline:
             return detection
         await asyncio.sleep(_POLL_S)
 
