@@ -10,8 +10,8 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from budcluster.cluster.access import ClusterAccess, kubeconfig_owner
-from budcluster.cluster.errors import ClusterKnownAlready, ClusterNotFound
-from budcluster.cluster.models import Cluster, ClusterOrigin
+from budcluster.cluster.errors import AnotherCluster, ClusterKnownAlready, ClusterNotFound
+from budcluster.cluster.models import Cluster
 from budcluster.cluster.options import ClusterOptions
 from budcluster.cluster.verdicts import verdicts
 from budcluster.credentials.models import Credential, CredentialPurpose
@@ -19,7 +19,7 @@ from budcluster.credentials.vault import Vault
 from budcluster.durable.execution import Execution
 from budcluster.hardware.survey import survey
 from budcluster.kit.clock import Clock
-from budcluster.kit.command import Line
+from budcluster.kit.command import Line, LineSink
 from budcluster.kit.database import Database
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.kubeconfig import Kubeconfig
@@ -39,8 +39,9 @@ class ClusterFacts:
 
     id: UUID
     name: str
-    origin: ClusterOrigin
     options: ClusterOptions
+    system_uid: str | None
+    """Which cluster it was when it was reached before."""
 
 
 class OnboardingActivities:
@@ -63,6 +64,8 @@ class OnboardingActivities:
                 facts = await self._facts(payload.subject_id)
                 async with self._access.open_upload(payload.subject_id, operation=str(payload.operation_id)) as door:
                     identity = await adoption.identify(door.client)
+                    if facts.system_uid not in {None, identity.system_uid}:
+                        raise AnotherCluster(facts.name)
                     step.percent(40, detail=f"Kubernetes {identity.git_version}")
                     if facts.options.manage_addons:
                         await adoption.require_permissions(door.client)
@@ -144,7 +147,7 @@ class OnboardingActivities:
             cluster = await session.get(Cluster, cluster_id)
         if cluster is None:
             raise ClusterNotFound(cluster_id)
-        return ClusterFacts(cluster.id, cluster.name, cluster.origin, ClusterOptions.of(cluster))
+        return ClusterFacts(cluster.id, cluster.name, ClusterOptions.of(cluster), cluster.system_uid)
 
     async def _require_unclaimed(self, client: ClusterClient, facts: ClusterFacts) -> None:
         claim = await adoption.claimed_by(client)
@@ -169,9 +172,14 @@ class OnboardingActivities:
     async def _keep_credential(self, facts: ClusterFacts, own: Kubeconfig) -> None:
         sealed = self._vault.seal(own.to_json().encode(), kubeconfig_owner(facts.id))
         async with self._database.writing() as session:
-            await session.execute(
-                update(Cluster).where(Cluster.id == facts.id).values(kubeconfig_encrypted=sealed, server=own.server)
+            kept = await session.execute(
+                update(Cluster)
+                .where(Cluster.id == facts.id)
+                .values(kubeconfig_encrypted=sealed, server=own.server, version=Cluster.version + 1)
+                .returning(Cluster.id)
             )
+            if kept.one_or_none() is None:
+                raise ClusterNotFound(facts.id)
             if not facts.options.keep_upload:
                 await session.execute(
                     delete(Credential).where(
@@ -197,7 +205,7 @@ def as_json(value: Any) -> Any:
     return orjson.loads(orjson.dumps(value))
 
 
-def lines_to(step: StepJournal) -> "Any":
+def lines_to(step: StepJournal) -> LineSink:
     """A sink for the output of tools."""
 
     def sink(line: Line) -> None:

@@ -1,6 +1,7 @@
 """Add-ons of a cluster, one activity each. An optional one that fails is written down and the cluster goes on."""
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -22,6 +23,7 @@ from budcluster.hardware.profile import Sharing
 from budcluster.hardware.survey import nvidia_nodes
 from budcluster.kit.database import Database
 from budcluster.kube.door import Door
+from budcluster.kube.errors import Conflict, Forbidden, Rejected
 from budcluster.kube.helm import ClusterUnreachable, HelmError
 from budcluster.kube.playbooks import PlaybookError
 from budcluster.kube.versions import Version
@@ -36,6 +38,11 @@ class Outcome(BaseModel):
 
     detail: str
 
+
+_BROKEN: Final = (
+    HelmError, PlaybookError, Forbidden, Rejected, Conflict, gpu_operator.OperatorNotReady, hami.SharesMissing
+)  # fmt: skip
+"""What an optional add-on may fail with."""
 
 Work = Callable[[Door, Surroundings, StepJournal], Awaitable[str]]
 
@@ -98,9 +105,10 @@ class AddonActivities:
             )
             for sentence in detection.not_covered:
                 step.log(f"Not covered: {sentence}")
-            if detection.missing:
-                step.log(f"Not labelled within {self._detection_timeout_s:.0f} s: {', '.join(detection.missing[:50])}")
-            return f"{len(detection.covered)} of {len(detection.covered) + len(detection.missing)} nodes were detected."
+            said = f"{len(detection.covered)} of {len(detection.covered) + len(detection.missing)} nodes were detected."
+            if not detection.missing:
+                return said
+            return f"{said} Not within {self._detection_timeout_s:.0f} s: {', '.join(detection.missing[:50])}."
 
         await self._step(payload, "detect_nodes", work)
 
@@ -108,6 +116,9 @@ class AddonActivities:
         """Drivers and plugins, where there are NVIDIA GPUs."""
 
         async def work(door: Door, about: Surroundings, _: StepJournal) -> str:
+            if about.sharing is not Sharing.HAMI:
+                # Before NVIDIA's own plugin comes: two plugins must never offer nvidia.com/gpu at once.
+                await self._remove_hami(payload.subject_id, door)
             said = await self._install(payload.subject_id, self.gpu_operator, door, about)
             ready = await gpu_operator.wait_until_ready(door.client, timeout_s=self._settings.install_timeout_s)
             return f"{said} {ready[0].upper()}{ready[1:]}."
@@ -116,17 +127,27 @@ class AddonActivities:
             await self._optional(payload, "install_gpu_operator", self.gpu_operator, work)
 
     async def install_hami(self, payload: OperationPayload, _: Execution) -> None:
-        """Shares of GPUs as the caller chose: HAMi, or HAMi taken away."""
+        """Shares of GPUs as the cluster's choice says; a cluster is taken into service without them, too."""
+        if await self._is_needed(payload, "install_hami"):
+            await self._optional(payload, "install_hami", self.hami, self._sharing(payload.subject_id))
 
+    async def change_sharing(self, payload: OperationPayload, _: Execution) -> None:
+        """The same for somebody who asked for just this: what cannot be done fails."""
+        if await self._is_needed(payload, "install_hami"):
+            await self._step(payload, "install_hami", self._sharing(payload.subject_id))
+
+    def _sharing(self, cluster_id: UUID) -> Work:
         async def work(door: Door, about: Surroundings, step: StepJournal) -> str:
             if about.sharing is not Sharing.HAMI:
-                return await self._without_hami(payload.subject_id, door, about)
+                await self._remove_hami(cluster_id, door)
+                shared = about.sharing is Sharing.TIME_SLICING
+                return "GPUs are time-sliced by NVIDIA's own plugin." if shared else "GPUs are handed out whole."
             await self._refuse_second_plugin(door)
             nodes = await nvidia_nodes(door.client)
             variables = {"nodes": nodes, "state": "present"}
             await door.play("install_hami.yml", variables=variables, timeout_s=_PLAYBOOK_S)
             step.percent(30)
-            said = await self._install(payload.subject_id, self.hami, door, about)
+            said = await self._install(cluster_id, self.hami, door, about)
 
             def on_progress(done: int, of: int) -> None:
                 step.percent(50 + 45 * done / max(1, of), detail=f"{done} of {of} GPU nodes")
@@ -136,8 +157,7 @@ class AddonActivities:
             )
             return said
 
-        if await self._is_needed(payload, "install_hami"):
-            await self._optional(payload, "install_hami", self.hami, work)
+        return work
 
     async def _refuse_second_plugin(self, door: Door) -> None:
         """HAMi and NVIDIA's own plugin must not both offer nvidia.com/gpu."""
@@ -148,7 +168,7 @@ class AddonActivities:
                 "nvidia.com/gpu; switch that plugin off (devicePlugin.enabled=false), then try again."
             )
 
-    async def _without_hami(self, cluster_id: UUID, door: Door, about: Surroundings) -> str:
+    async def _remove_hami(self, cluster_id: UUID, door: Door) -> None:
         removed = await installer.remove(self.hami, door, timeout_s=self._settings.install_timeout_s)
         if removed:
             variables = {"nodes": await nvidia_nodes(door.client), "state": "absent"}
@@ -157,10 +177,9 @@ class AddonActivities:
             await session.execute(
                 delete(ClusterAddon).where(ClusterAddon.cluster_id == cluster_id, ClusterAddon.name == AddonName.HAMI)
             )
-        shared = about.sharing is Sharing.TIME_SLICING
-        return "GPUs are time-sliced by NVIDIA's own plugin." if shared else "GPUs are handed out whole."
 
     async def _is_needed(self, payload: OperationPayload, step: str) -> bool:
+        """Whether there is a GPU to set up; marks the step as skipped otherwise, which it can only be unbegun."""
         with verdicts():
             async with self._access.open(payload.subject_id, operation=str(payload.operation_id)) as door:
                 found = await nvidia_nodes(door.client)
@@ -185,7 +204,9 @@ class AddonActivities:
                 return await work(door, about, step)
             except ClusterUnreachable:
                 raise
-            except (HelmError, PlaybookError, gpu_operator.OperatorNotReady, hami.SharesMissing) as error:
+            except _BROKEN as error:
+                # A cluster that is away, or does not know us any more, is no fault of the add-on's: this raises then.
+                await door.client.read("/version")
                 await self._record(payload.subject_id, addon, AddonState.FAILED, detail=str(error))
                 step.log(f"{addon.title} failed: {error}")
                 return f"Goes on without {addon.title}: {error}"

@@ -1,7 +1,7 @@
 """Asking for long work on a cluster: onboarding, detection, sharing of GPUs, deletion. Sessions are the caller's."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
 from uuid import UUID, uuid4
 
 import structlog
@@ -28,10 +28,15 @@ from budcluster.kit.clock import Clock
 from budcluster.kit.database import ReadSession, WriteSession
 from budcluster.kube.kubeconfig import Kubeconfig, read_kubeconfig
 from budcluster.kube.refusals import KubeconfigRefused, SeveralContexts, SeveralProblems
-from budcluster.operations.models import Operation, SubjectType
+from budcluster.operations.models import Operation, OperationStatus, SubjectType
 from budcluster.operations.services import Operations, Subject
 
 log = structlog.get_logger(__name__)
+
+WAS_READY: Final = "was_ready"
+"""In the payload of an onboarding: the cluster was in service when it was asked for."""
+_LOOKING_ONLY: Final = frozenset({"check_access", "inspect_cluster"})
+"""Steps of onboarding that change nothing, neither in the cluster nor in the credential that is used."""
 
 
 class DeletionGuard(Protocol):
@@ -85,14 +90,15 @@ class ClusterWork:
             raise ClusterIsBeingDeleted(cluster.name)
         wanted = self._read(kubeconfig, context)
         await self._claim_server(session, cluster, wanted.server)
-        operation = await self._request(session, cluster, "onboard_cluster", actor)
+        was_ready = cluster.status is ClusterStatus.READY
+        operation = await self._request(session, cluster, "onboard_cluster", actor, payload={WAS_READY: was_ready})
         await self._keep_upload(session, cluster, wanted)
         cluster.settings = options.model_dump(mode="json")
         cluster.error = None
         if cluster.status is not ClusterStatus.PROVISIONING:
             move(cluster, ClusterStatus.PROVISIONING)
         await session.flush()
-        await self._audit(session, actor, "cluster.onboarding_requested", cluster)
+        await record(session, actor, "cluster.onboarding_requested", cluster)
         return cluster, operation
 
     async def detect_hardware(
@@ -110,7 +116,7 @@ class ClusterWork:
         operation = await self._request(session, cluster, "share_gpus", actor)
         cluster.settings = options.model_dump(mode="json")
         await session.flush()
-        await self._audit(session, actor, "cluster.sharing_requested", cluster, mode=options.gpu_sharing)
+        await record(session, actor, "cluster.sharing_requested", cluster, facts={"mode": options.gpu_sharing})
         return cluster, operation
 
     async def delete(self, session: WriteSession, cluster_id: UUID, *, actor: str) -> tuple[Cluster, Operation]:
@@ -125,11 +131,18 @@ class ClusterWork:
         if cluster.status is not ClusterStatus.DELETING:
             move(cluster, ClusterStatus.DELETING)
         await session.flush()
-        await self._audit(session, actor, "cluster.deletion_requested", cluster)
+        await record(session, actor, "cluster.deletion_requested", cluster)
         return cluster, operation
 
     async def _request(
-        self, session: WriteSession, cluster: Cluster, kind: str, actor: str, *, supersedes: bool = False
+        self,
+        session: WriteSession,
+        cluster: Cluster,
+        kind: str,
+        actor: str,
+        *,
+        supersedes: bool = False,
+        payload: Mapping[str, Any] | None = None,
     ) -> Operation:
         steps, workflow = _KINDS[kind]
         return await self._operations.request(
@@ -139,6 +152,7 @@ class ClusterWork:
             steps=steps,
             workflow=workflow,
             actor=actor,
+            payload=payload,
             supersedes=supersedes,
             cancelable=not supersedes,
         )
@@ -171,6 +185,8 @@ class ClusterWork:
         taken = select(Cluster.id).where(Cluster.server == server, Cluster.id != cluster.id)
         if known := (await session.scalars(taken)).one_or_none():
             raise ClusterKnownAlready(known)
+        if cluster.system_uid is not None:
+            return  # it is kept by what it is, and its address once the new credential is proven
         try:
             async with session.begin_nested():
                 cluster.server = server
@@ -198,23 +214,19 @@ class ClusterWork:
             )
         )
 
-    async def _audit(self, session: WriteSession, actor: str, action: str, cluster: Cluster, **facts: str) -> None:
-        await audit.record(
-            session,
-            actor=actor,
-            action=action,
-            subject_type="cluster",
-            subject_id=cluster.id,
-            subject_name=cluster.name,
-            facts=facts,
-        )
-
 
 _KINDS = {
     "onboard_cluster": (workflows.ONBOARD_STEPS, refs.ONBOARD_CLUSTER),
     "detect_hardware": (workflows.DETECT_STEPS, refs.DETECT_HARDWARE),
     "share_gpus": (workflows.SHARE_STEPS, refs.SHARE_GPUS),
     "delete_cluster": (workflows.DELETE_STEPS, refs.DELETE_CLUSTER),
+}
+
+
+_CANCELLED: Final = {
+    "type": "operation-cancelled",
+    "detail": "The operation was cancelled before it was done.",
+    "next_step": "Onboard the cluster again to go on, or delete it.",
 }
 
 
@@ -225,16 +237,30 @@ class OnboardingFollower:
         self._clock = clock
 
     async def finished(self, session: WriteSession, operation: Operation) -> None:
-        """READY when it succeeded, ERROR with the cause otherwise; a cluster that is being deleted stays so."""
+        """READY when it succeeded, ERROR with the cause otherwise; a cluster that is being deleted stays so.
+
+        A cluster that was in service stays so when a kubeconfig turned out wrong before anything was changed: its own
+        credential is the one from before, and the operation tells what was wrong with the new one.
+        """
         cluster = await session.get(Cluster, operation.subject_id, with_for_update=True)
         if cluster is None or cluster.status is not ClusterStatus.PROVISIONING:
             return
-        if operation.error is None:
+        is_done = operation.status is OperationStatus.SUCCEEDED
+        is_untouched = operation.payload.get(WAS_READY) and (operation.error or {}).get("step") in _LOOKING_ONLY
+        if is_done or is_untouched:
             move(cluster, ClusterStatus.READY)
             cluster.error = None
         else:
             move(cluster, ClusterStatus.ERROR)
             cluster.error = error_of(operation, self._clock)
+        if is_done:
+            operation.result = {
+                "node_count": cluster.node_count,
+                "gpu_count": cluster.gpu_count,
+                "adoption_report": cluster.adoption_report,
+            }
+        outcome = audit.Outcome.SUCCEEDED if is_done else audit.Outcome.FAILED
+        await record(session, operation.actor, "cluster.onboarding_ended", cluster, outcome=outcome)
         log.info("cluster.onboarding_ended", cluster_id=str(cluster.id), status=cluster.status)
 
     async def reopened(self, session: WriteSession, operation: Operation) -> None:
@@ -242,6 +268,7 @@ class OnboardingFollower:
         cluster = await session.get(Cluster, operation.subject_id, with_for_update=True)
         if cluster is None:
             raise ClusterNotFound(operation.subject_id)
+        operation.payload = {**operation.payload, WAS_READY: cluster.status is ClusterStatus.READY}
         if cluster.status is not ClusterStatus.PROVISIONING:
             move(cluster, ClusterStatus.PROVISIONING)
             cluster.error = None
@@ -258,15 +285,13 @@ class DeletionFollower:
         cluster = await session.get(Cluster, operation.subject_id, with_for_update=True)
         if cluster is None:
             return
-        if operation.error is None:
-            await audit.record(
-                session, actor=operation.actor, action="cluster.deleted", subject_type="cluster",
-                subject_id=cluster.id, subject_name=cluster.name,
-            )  # fmt: skip
+        if operation.status is OperationStatus.SUCCEEDED:
+            await record(session, operation.actor, "cluster.deleted", cluster)
             await session.delete(cluster)
         else:
             move(cluster, ClusterStatus.ERROR)
             cluster.error = error_of(operation, self._clock)
+            await record(session, operation.actor, "cluster.deleted", cluster, outcome=audit.Outcome.FAILED)
 
     async def reopened(self, session: WriteSession, operation: Operation) -> None:
         """Back to DELETING."""
@@ -277,9 +302,31 @@ class DeletionFollower:
             move(cluster, ClusterStatus.DELETING)
 
 
+async def record(
+    session: WriteSession,
+    actor: str,
+    action: str,
+    cluster: Cluster,
+    *,
+    outcome: audit.Outcome = audit.Outcome.SUCCEEDED,
+    facts: dict[str, str] | None = None,
+) -> None:
+    """Note in the audit trail what was asked of a cluster, or became of it."""
+    await audit.record(
+        session,
+        actor=actor,
+        action=action,
+        subject_type="cluster",
+        subject_id=cluster.id,
+        subject_name=cluster.name,
+        outcome=outcome,
+        facts=facts,
+    )
+
+
 def error_of(operation: Operation, clock: Clock) -> dict[str, object]:
     """A cluster's error from the operation that failed."""
-    cause = operation.error or {}
+    cause = operation.error or _CANCELLED
     return {
         "type": f"/problems/{cause.get('type', 'operation-failed')}",
         "detail": cause.get("detail", "The operation failed."),

@@ -1,8 +1,12 @@
 """Leaving a cluster: what the service brought is taken away in reverse order, then the row goes.
 
-A cluster that is dead is forgotten all the same; the operation then says what may be left in it.
+A cluster that lives must be clean before it is forgotten: what cannot be removed fails the operation, and repeating it
+goes on. One that is dead, after some patience, is forgotten all the same; the operation then says what may be left.
 """
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -12,22 +16,33 @@ from budcluster.cluster.access import ClusterAccess, NoCredential
 from budcluster.cluster.activities import lines_to
 from budcluster.cluster.addon_activities import AddonActivities, known_addons
 from budcluster.cluster.errors import ClusterNotFound
+from budcluster.cluster.models import Cluster
+from budcluster.cluster.options import ClusterOptions
+from budcluster.cluster.verdicts import verdicts
 from budcluster.credentials.errors import SealedSecretRefused
 from budcluster.durable.execution import Execution
 from budcluster.hardware import installer
+from budcluster.hardware.addons import Addon
 from budcluster.hardware.models import AddonName, AddonOwner, ClusterAddon
 from budcluster.hardware.survey import nvidia_nodes
 from budcluster.kit.database import Database
 from budcluster.kube.door import Door
-from budcluster.kube.errors import CertificateProblem, KubeError, Unauthorized, Unreachable
-from budcluster.kube.helm import ClusterUnreachable, HelmError
+from budcluster.kube.errors import CertificateProblem, Unauthorized, Unreachable
+from budcluster.kube.helm import ClusterUnreachable
+from budcluster.kube.ownership import ACCOUNT, SYSTEM_NAMESPACE
 from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.journal import Journals, StepJournal
 from budcluster.provisioning.ansible import onboard
 
-_TIMEOUT_S = 300.0
-_LOST = (Unreachable, Unauthorized, CertificateProblem, ClusterUnreachable)
+_TIMEOUT_S: Final = 300.0
+_PATIENCE_S: Final = 30.0
+"""How long a cluster may be silent before it counts as dead: an API server that restarts must not be abandoned."""
+_PAUSE_S: Final = 3.0
+_SILENT: Final = (Unreachable, ClusterUnreachable)
+_LOST: Final = (*_SILENT, Unauthorized, CertificateProblem, SealedSecretRefused)
 """The cluster is gone, or does not know us any more: nothing can be done in it."""
+
+ResultT = TypeVar("ResultT")
 
 
 class Receipt(BaseModel):
@@ -51,7 +66,12 @@ class DeletionActivities:
         """Uninstall what we installed, and only that."""
 
         async def act(step: StepJournal) -> Receipt:
-            receipt = await self._remove_all(payload, step)
+            receipt = Receipt()
+            with verdicts():
+                try:
+                    await patiently(lambda: self._remove_all(payload, step, receipt))
+                except _LOST as error:
+                    receipt.left = await self._not_removed(payload, error)
             for left in receipt.left:
                 step.log(f"May be left in the cluster: {left}")
             step.percent(99, detail=_summary(receipt))
@@ -64,55 +84,66 @@ class DeletionActivities:
 
         async def act(step: StepJournal) -> Receipt:
             try:
-                async with self._access.open(payload.subject_id, operation=str(payload.operation_id)) as door:
-                    await onboard.clean_up(door)
+                left = await patiently(lambda: self._leave(payload))
             except (NoCredential, ClusterNotFound):
                 return Receipt()
-            except (*_LOST, SealedSecretRefused) as error:
-                left = f"namespace {onboard.SYSTEM_NAMESPACE} with its account, ClusterRoleBinding budcluster ({error})"
-                step.log(f"May be left in the cluster: {left}")
-                return Receipt(left=[left])
-            return Receipt(removed=[onboard.SYSTEM_NAMESPACE])
+            except _LOST as error:
+                left = [f"namespace {SYSTEM_NAMESPACE} with its account, ClusterRoleBinding {ACCOUNT} ({error})"]
+            for trace in left:
+                step.log(f"May be left in the cluster: {trace}")
+            return Receipt(removed=[] if left else [SYSTEM_NAMESPACE], left=left)
 
         await self._journals.of(payload).run("leave_cluster", act, gives=Receipt)
 
-    async def _remove_all(self, payload: OperationPayload, step: StepJournal) -> Receipt:
-        ours = {
-            known.name
-            for known in await known_addons(self._database, payload.subject_id)
-            if known.owner is AddonOwner.OURS
-        }
-        receipt = Receipt()
+    async def _remove_all(self, payload: OperationPayload, step: StepJournal, receipt: Receipt) -> None:
         try:
             opened = self._access.open(payload.subject_id, operation=str(payload.operation_id), on_line=lines_to(step))
             async with opened as door:
                 for position, addon in enumerate(self._addons):
                     step.percent(100 * position / len(self._addons), detail=addon.title)
-                    if addon.name in ours:
-                        await self._remove_one(payload.subject_id, addon.name, door, receipt)
+                    await self._remove_one(payload, addon, door, receipt)
         except (NoCredential, ClusterNotFound):
-            return receipt
-        except (*_LOST, SealedSecretRefused) as error:
-            gone = set(receipt.removed)
-            receipt.left += [f"{name} ({error})" for name in sorted(ours) if name not in gone]
-        return receipt
+            return  # nothing was ever installed
 
-    async def _remove_one(self, cluster_id: UUID, name: AddonName, door: Door, receipt: Receipt) -> None:
-        addon = next(addon for addon in self._addons if addon.name is name)
-        try:
-            await installer.remove(addon, door, timeout_s=_TIMEOUT_S)
-            if name is AddonName.HAMI:
-                await _unlabel(door)
-        except _LOST:
-            raise
-        except (HelmError, KubeError) as error:
-            receipt.left.append(f"{name} ({error})")
-            return
-        receipt.removed.append(name)
+    async def _remove_one(self, payload: OperationPayload, addon: Addon, door: Door, receipt: Receipt) -> None:
+        """Ours is what is marked so in the cluster, also when nobody lived to write down that it was installed."""
+        if await installer.remove(addon, door, timeout_s=_TIMEOUT_S):
+            receipt.removed.append(addon.name)
+        ours = await self._ours(payload.subject_id)
+        if addon.name is AddonName.HAMI and addon.name in {*ours, *receipt.removed}:
+            await _unlabel(door)
         async with self._database.writing() as session:
-            await session.execute(
-                delete(ClusterAddon).where(ClusterAddon.cluster_id == cluster_id, ClusterAddon.name == name)
-            )
+            known = ClusterAddon.cluster_id == payload.subject_id, ClusterAddon.name == addon.name
+            await session.execute(delete(ClusterAddon).where(*known))
+
+    async def _leave(self, payload: OperationPayload) -> list[str]:
+        async with self._database.reading() as session:
+            cluster = await session.get(Cluster, payload.subject_id)
+        if cluster is None:
+            raise ClusterNotFound(payload.subject_id)
+        manage_addons = ClusterOptions.of(cluster).manage_addons
+        async with self._access.open(payload.subject_id, operation=str(payload.operation_id)) as door:
+            return await onboard.clean_up(door, manage_addons=manage_addons)
+
+    async def _not_removed(self, payload: OperationPayload, error: Exception) -> list[str]:
+        return [f"{name} ({error})" for name in sorted(await self._ours(payload.subject_id))]
+
+    async def _ours(self, cluster_id: UUID) -> set[AddonName]:
+        """Add-ons that we know to have installed."""
+        known = await known_addons(self._database, cluster_id)
+        return {addon.name for addon in known if addon.owner is AddonOwner.OURS}
+
+
+async def patiently(work: Callable[[], Awaitable[ResultT]]) -> ResultT:
+    """Do it, again and again while the cluster does not answer, for half a minute; raises what it raised last."""
+    deadline = asyncio.get_running_loop().time() + _PATIENCE_S
+    while True:
+        try:
+            return await work()
+        except _SILENT:
+            if asyncio.get_running_loop().time() >= deadline:
+                raise
+            await asyncio.sleep(_PAUSE_S)
 
 
 async def _unlabel(door: Door) -> None:

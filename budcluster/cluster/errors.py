@@ -65,6 +65,18 @@ class ClusterKnownAlready(Conflict):
         )
 
 
+class AnotherCluster(Conflict):
+    """The kubeconfig leads to another cluster than the one onboarded under this name. Register that one anew."""
+
+    title = "Kubeconfig of another cluster"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"This kubeconfig leads to another cluster than the one that was onboarded as {name}; send one of the same "
+            "cluster, or register the other one under a name of its own."
+        )
+
+
 class ClusterNotReady(Conflict):
     """Only a READY cluster can do this. Wait until its operation has ended, or onboard it again if it failed."""
 

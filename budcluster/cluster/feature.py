@@ -47,6 +47,7 @@ def cluster_feature(
             (refs.DETECT_NODES, addons.detect_nodes),
             (refs.INSTALL_GPU_OPERATOR, addons.install_gpu_operator),
             (refs.INSTALL_HAMI, addons.install_hami),
+            (refs.CHANGE_SHARING, addons.change_sharing),
             (refs.READ_HARDWARE, onboarding.read_hardware),
             (refs.REMOVE_ADDONS, deletion.remove_addons),
             (refs.LEAVE_CLUSTER, deletion.leave_cluster),

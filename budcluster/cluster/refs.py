@@ -22,6 +22,7 @@ INSTALL_NFD: Final = ActivityRef("install_nfd", takes=OperationPayload, retry=ST
 DETECT_NODES: Final = ActivityRef("detect_nodes", takes=OperationPayload, retry=STEADY)
 INSTALL_GPU_OPERATOR: Final = ActivityRef("install_gpu_operator", takes=OperationPayload, retry=STEADY)
 INSTALL_HAMI: Final = ActivityRef("install_hami", takes=OperationPayload, retry=STEADY)
+CHANGE_SHARING: Final = ActivityRef("change_sharing", takes=OperationPayload, retry=QUICK)
 READ_HARDWARE: Final = ActivityRef("read_hardware", takes=OperationPayload, retry=STEADY)
 REMOVE_ADDONS: Final = ActivityRef("remove_addons", takes=OperationPayload, retry=QUICK)
 LEAVE_CLUSTER: Final = ActivityRef("leave_cluster", takes=OperationPayload, retry=QUICK)

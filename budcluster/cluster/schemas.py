@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, field_validator
 from budcluster.api.paging import LabelledPageQuery
 from budcluster.api.schemas import Answer, Body, Labels, Name, Parsed, Versioned
 from budcluster.cluster.models import ClusterHealth, ClusterOrigin, ClusterProvider, ClusterStatus
+from budcluster.cluster.options import ClusterOptions
 from budcluster.hardware.profile import Sharing
 
 
@@ -110,6 +111,11 @@ class ClusterAnswer(Versioned):
     health_reasons: list[Any] = Field(examples=[[]])
     health_since: datetime | None
     error: ResourceError | None = Field(description="Set while status is ERROR.")
+    server: str | None = Field(description="Address of the API server.", examples=["https://10.0.0.5:6443"])
+    settings: ClusterOptions = Field(description="What was chosen when it was onboarded.")
+    adoption_report: dict[str, Any] | None = Field(
+        description="What was found when it was onboarded: versions, storage, what our account may do, warnings."
+    )
 
 
 class ClusterWithOperation(ClusterAnswer):

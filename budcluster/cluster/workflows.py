@@ -29,7 +29,7 @@ ONBOARD_STEPS: Final = (
 DETECT_STEPS: Final = (*_HARDWARE, _READ)
 SHARE_STEPS: Final = (
     Step("install_gpu_operator", "Bring the GPU operator in line", weight=60, act=refs.INSTALL_GPU_OPERATOR),
-    Step("install_hami", "Set up GPU sharing", weight=40, act=refs.INSTALL_HAMI),
+    Step("install_hami", "Set up GPU sharing", weight=40, act=refs.CHANGE_SHARING),
     _READ,
 )
 DELETE_STEPS: Final = (

@@ -7,17 +7,17 @@ from typing import Final
 from uuid import UUID
 
 from budcluster.kube.door import Door
-from budcluster.kube.errors import KubeError, NotFound
+from budcluster.kube.errors import Forbidden, NotFound
 from budcluster.kube.kubeconfig import Kubeconfig
+from budcluster.kube.ownership import ACCOUNT, SYSTEM_NAMESPACE, TOKEN_SECRET
 from budcluster.kube.playbooks import TaskSink
-from budcluster.kube.resources import Resource
+from budcluster.kube.resources import NAMESPACES, Resource
 from budcluster.kube.versions import OLDEST_SUPPORTED
+from budcluster.provisioning.adoption import CLAIMS
 
-SYSTEM_NAMESPACE: Final = "budcluster-system"
-TASKS: Final = 8
+TASKS: Final = 9
 """Tasks of the playbook, for the progress."""
 _SECRETS: Final = Resource("", "v1", "secrets")
-_TOKEN: Final = "budcluster-token"  # noqa: S105 - the name of a Secret
 _TIMEOUT_S: Final = 600.0
 
 
@@ -51,7 +51,7 @@ async def prepare(
 
 async def _token(door: Door) -> str:
     try:
-        secret = await door.client.get(_SECRETS, _TOKEN, namespace=SYSTEM_NAMESPACE)
+        secret = await door.client.get(_SECRETS, TOKEN_SECRET, namespace=SYSTEM_NAMESPACE)
         return base64.b64decode(secret["data"]["token"], validate=True).decode()
     except NotFound as error:
         raise TokenMissing("The Secret of the service account does not exist.") from error
@@ -61,25 +61,27 @@ async def _token(door: Door) -> str:
         ) from error
 
 
-async def clean_up(door: Door) -> None:
-    """Take away what `prepare` made; what is absent is success. Raises KubeError."""
-    roles, bindings = _rbac("clusterroles"), _rbac("clusterrolebindings")
-    await _quietly(door, Resource("budcluster.io", "v1", "claims"), "this-cluster")
-    await _quietly(door, Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions"), "claims.budcluster.io")
-    await door.client.delete(Resource("", "v1", "namespaces"), SYSTEM_NAMESPACE)
-    await _quietly(door, roles, "budcluster")
-    await _quietly(door, bindings, "budcluster-narrow")
-    # Last: with it goes our own right to do anything.
-    await door.client.delete(bindings, "budcluster")
+async def clean_up(door: Door, *, manage_addons: bool) -> list[str]:
+    """Take away what `prepare` made; what is absent is success. Gives what our rights do not reach. Raises KubeError.
+
+    The binding goes last: with it goes our own right to do anything.
+    """
+    binding = ACCOUNT if manage_addons else "budcluster-narrow"
+    traces = (
+        (CLAIMS, "this-cluster"),
+        (Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions"), "claims.budcluster.io"),
+        (NAMESPACES, SYSTEM_NAMESPACE),
+        *(((_rbac("clusterroles"), ACCOUNT),) if manage_addons else ()),
+        (_rbac("clusterrolebindings"), binding),
+    )
+    left = [] if manage_addons else [f"ClusterRole {ACCOUNT}, which is bound to nobody"]
+    for resource, name in traces:
+        try:
+            await door.client.delete(resource, name)
+        except Forbidden:
+            left.append(f"{resource} {name}")
+    return left
 
 
 def _rbac(plural: str) -> Resource:
     return Resource("rbac.authorization.k8s.io", "v1", plural)
-
-
-async def _quietly(door: Door, resource: Resource, name: str) -> None:
-    try:
-        await door.client.delete(resource, name)
-    except KubeError as error:
-        if error.status != 403:
-            raise

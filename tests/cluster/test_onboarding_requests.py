@@ -1,0 +1,164 @@
+"""`POST /clusters/{id}/onboard` as far as it is answered at once: what is refused, what is kept, what is told."""
+
+import json
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from sqlalchemy import select, update
+
+from budcluster.bootstrap import Service
+from budcluster.cluster.adoption import WAS_READY, OnboardingFollower
+from budcluster.cluster.models import Cluster, ClusterStatus
+from budcluster.kit.clock import SystemClock
+from budcluster.operations.models import Operation, OperationStatus
+from tests.kube.certificates import make_document
+
+OTHER_SERVER = "https://10.0.0.6:6443"
+
+
+async def register(client: httpx.AsyncClient, name: str = "lab") -> str:
+    made = await client.post("/clusters", json={"name": name, "provider": "ON_PREMISES"})
+    assert made.status_code == 201, made.text
+    return str(made.json()["id"])
+
+
+async def onboard(client: httpx.AsyncClient, cluster_id: str, document: Any, **more: Any) -> httpx.Response:
+    kubeconfig = document if isinstance(document, str) else json.dumps(document)
+    return await client.post(f"/clusters/{cluster_id}/onboard", json={"kubeconfig": kubeconfig, **more})
+
+
+REFUSED = [
+    (make_document(cluster={"server": "http://10.0.0.5"}), "not-https"),
+    (make_document(cluster={"server": "https://127.0.0.1:6443"}), "server-address-refused"),
+    (make_document(cluster={"server": "https://169.254.169.254"}), "server-address-refused"),
+    (make_document(cluster={"insecure-skip-tls-verify": True}), "insecure-tls-refused"),
+    (make_document(cluster={"proxy-url": "http://proxy"}), "proxy-refused"),
+    (make_document(cluster={"certificate-authority-data": None}), "certificate-authority-missing"),
+    (make_document(user={"token": None, "exec": {"command": "aws"}}), "exec-refused"),
+    (make_document(user={"token": None, "auth-provider": {"name": "gcp"}}), "auth-provider-refused"),
+    (make_document(user={"token": None, "tokenFile": "/etc/passwd"}), "file-path-refused"),
+    (make_document(user={"token": None}), "credential-missing"),
+    ("{{ lookup('pipe','id') }}", "kubeconfig-unreadable"),
+    ("- a list", "kubeconfig-malformed"),
+]
+
+
+@pytest.mark.parametrize(("document", "code"), REFUSED, ids=[code for _, code in REFUSED])
+async def test_an_unfit_kubeconfig_is_refused_at_once_with_its_reason(
+    shared_client: httpx.AsyncClient, document: Any, code: str
+) -> None:
+    cluster_id = await register(shared_client, f"lab-{uuid4().hex[:8]}")
+    refused = await onboard(shared_client, cluster_id, document)
+    assert refused.status_code == 422, refused.text
+    body = refused.json()
+    assert body["type"] == "/problems/kubeconfig-not-accepted"
+    assert code in [error["code"] for error in body["errors"]], body
+    assert all(error["detail"] for error in body["errors"])
+    assert (await shared_client.get(f"/operations?subject_id={cluster_id}")).json()["items"] == []
+
+
+async def test_several_contexts_are_listed_and_one_may_be_chosen(client: httpx.AsyncClient) -> None:
+    cluster_id = await register(client)
+    document = make_document()
+    document["contexts"].append({"name": "prod", "context": document["contexts"][0]["context"]})
+    del document["current-context"]
+    refused = await onboard(client, cluster_id, document)
+    assert refused.status_code == 422
+    assert refused.json()["contexts"] == ["ctx", "prod"]
+    assert (await onboard(client, cluster_id, document, context="none")).status_code == 422
+    assert (await onboard(client, cluster_id, document, context="prod")).status_code == 202
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"unknown": 1},
+        {"gpu_sharing": "mps"},
+        {"replicas_per_gpu": 1},
+        {"replicas_per_gpu": 65},
+        {"context": "x" * 254},
+        {"kubeconfig": ""},
+        {"kubeconfig": "x" * (1024 * 1024 + 1)},
+        {"manage_addons": "perhaps"},
+    ],
+    ids=lambda more: next(iter(more)),
+)
+async def test_fields_have_limits(shared_client: httpx.AsyncClient, more: dict[str, Any]) -> None:
+    body = {"kubeconfig": json.dumps(make_document()), **more}
+    refused = await shared_client.post(f"/clusters/{uuid4()}/onboard", json=body)
+    assert refused.status_code in {413, 422}, refused.text
+
+
+async def test_the_upload_is_listed_as_a_credential_without_its_secret(client: httpx.AsyncClient) -> None:
+    cluster_id = await register(client)
+    answer = await onboard(client, cluster_id, make_document(user={"token": "a-very-own-token"}))
+    assert answer.status_code == 202
+    (listed,) = (await client.get("/credentials")).json()["items"]
+    assert (listed["purpose"], listed["cluster_id"]) == ("ONBOARDING", cluster_id)
+    assert "a-very-own-token" not in json.dumps(listed)
+    assert "secret" not in listed
+
+
+async def test_the_choice_and_the_server_are_shown(client: httpx.AsyncClient) -> None:
+    cluster_id = await register(client)
+    await onboard(client, cluster_id, make_document(), gpu_sharing="time-slicing", replicas_per_gpu=8)
+    cluster = (await client.get(f"/clusters/{cluster_id}")).json()
+    assert cluster["server"] == "https://10.0.0.5:6443"
+    assert (cluster["settings"]["gpu_sharing"], cluster["settings"]["replicas_per_gpu"]) == ("time-slicing", 8)
+    assert cluster["adoption_report"] is None
+
+
+async def test_one_server_is_one_cluster(client: httpx.AsyncClient) -> None:
+    first, second = await register(client, "first"), await register(client, "second")
+    assert (await onboard(client, first, make_document())).status_code == 202
+    refused = await onboard(client, second, make_document())
+    assert refused.status_code == 409
+    assert refused.json()["cluster_id"] == first
+
+
+async def in_service(client: httpx.AsyncClient, service: Service) -> UUID:
+    """A cluster that was onboarded before."""
+    cluster_id = UUID(await register(client))
+    values = {"status": ClusterStatus.READY, "system_uid": "uid-1", "server": "https://10.0.0.5:6443", "version": 2}
+    async with service.edge.database.writing() as session:
+        await session.execute(update(Cluster).where(Cluster.id == cluster_id).values(**values))
+    return cluster_id
+
+
+async def test_a_known_cluster_keeps_its_server_until_the_new_credential_is_proven(
+    client: httpx.AsyncClient, service: Service
+) -> None:
+    cluster_id = await in_service(client, service)
+    answer = await onboard(client, str(cluster_id), make_document(cluster={"server": OTHER_SERVER}))
+    assert answer.status_code == 202
+    assert (await client.get(f"/clusters/{cluster_id}")).json()["server"] == "https://10.0.0.5:6443"
+
+
+@pytest.mark.parametrize(
+    ("status", "step", "ends"),
+    [
+        (OperationStatus.SUCCEEDED, None, ClusterStatus.READY),
+        (OperationStatus.FAILED, "check_access", ClusterStatus.READY),
+        (OperationStatus.FAILED, "inspect_cluster", ClusterStatus.READY),
+        (OperationStatus.FAILED, "prepare_cluster", ClusterStatus.ERROR),
+        (OperationStatus.CANCELLED, None, ClusterStatus.ERROR),
+    ],
+)
+async def test_a_cluster_in_service_stays_so_when_nothing_was_changed_before_the_end(
+    client: httpx.AsyncClient, service: Service, status: OperationStatus, step: str | None, ends: ClusterStatus
+) -> None:
+    cluster_id = await in_service(client, service)
+    assert (await onboard(client, str(cluster_id), make_document())).status_code == 202
+    async with service.edge.database.writing() as session:
+        operation = (await session.scalars(select(Operation).where(Operation.subject_id == cluster_id))).one()
+        assert operation.payload[WAS_READY] is True
+        operation.status = status
+        operation.error = {"type": "unauthorized", "detail": "no", "next_step": "do", "step": step} if step else None
+        await OnboardingFollower(SystemClock()).finished(session, operation)
+    cluster = (await client.get(f"/clusters/{cluster_id}")).json()
+    assert cluster["status"] == ends
+    assert bool(cluster["error"]) is (ends is ClusterStatus.ERROR)
+    (event,) = (await client.get("/audit?action=cluster.onboarding_ended")).json()["items"]
+    assert event["outcome"] == ("succeeded" if status is OperationStatus.SUCCEEDED else "failed")
