@@ -21,6 +21,7 @@ from budcluster.bootstrap import Service
 from budcluster.credentials.models import Credential, CredentialPurpose
 from budcluster.credentials.services import CredentialService
 from budcluster.tables import METADATA
+from tests.kube.certificates import make_document
 
 
 @dataclass
@@ -86,7 +87,21 @@ async def plant_in_refused_requests(world: World) -> None:
         assert refused.status_code == 422
 
 
-PLANTS: list[Callable[[World], Awaitable[None]]] = [plant_credentials, plant_in_refused_requests]
+async def plant_kubeconfigs(world: World) -> None:
+    made = await world.client.post("/clusters", json={"name": "canary", "provider": "ON_PREMISES"})
+    path = f"/clusters/{made.json()['id']}/onboard"
+    for user in ({"token": world.canary()}, {"token": world.canary() + "\n"}, {"password": world.canary()}):
+        await world.post(path, {"kubeconfig": json.dumps(make_document(user=user))})
+    await world.post(path, {"kubeconfig": f"users: [{world.canary()}"})
+    accepted, *refused = (answer.status_code for answer in world.answers[-8::2])
+    assert (accepted, refused) == (202, [422, 422, 422])
+    async with world.service.edge.database.reading() as session:
+        kept = select(Credential).where(Credential.purpose == CredentialPurpose.ONBOARDING)
+        row = (await session.scalars(kept)).one()
+    world.objects += [row, row.secret, row.__dict__]
+
+
+PLANTS: list[Callable[[World], Awaitable[None]]] = [plant_credentials, plant_in_refused_requests, plant_kubeconfigs]
 
 
 async def every_row(world: World) -> AsyncIterator[tuple[str, bytes]]:
@@ -105,7 +120,8 @@ async def every_log_line(world: World) -> AsyncIterator[tuple[str, bytes]]:
 
 
 async def every_answer(world: World) -> AsyncIterator[tuple[str, bytes]]:
-    for answer in [*world.answers, await world.client.get("/credentials"), await world.client.get("/audit")]:
+    listed = [await world.client.get(path) for path in ("/credentials", "/audit", "/clusters", "/operations")]
+    for answer in [*world.answers, *listed]:
         yield f"answer of {answer.url.path}", str(answer.headers).encode() + answer.content
 
 
@@ -165,7 +181,13 @@ async def test_a_planted_secret_is_found_nowhere(
         async for place, content in sink(world):
             searched.add(place)
             assert not [needle for needle in needles if needle in content], place
-    assert {"credentials.secret", "idempotency_keys.body", "audit_events.facts", "log"} <= searched
+    assert {
+        "credentials.secret",
+        "idempotency_keys.body",
+        "audit_events.facts",
+        "operations.payload",
+        "log",
+    } <= searched
 
 
 async def test_the_search_finds_what_is_hidden_in_any_form() -> None:
