@@ -1,13 +1,18 @@
 """Taking an existing cluster into service: the simulated one, with real Helm and real Ansible."""
 
 import asyncio
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 
+from sandbox.kubernetes.cluster import Options
 from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer
 from tests.fixtures.cluster import Onboarder
+from tests.kube.certificates import OTHER, b64
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -161,9 +166,66 @@ async def test_an_add_on_that_cannot_be_installed_degrades_and_does_not_fail(
     assert "Goes on without Prometheus" in prometheus["detail"]
 
 
-async def test_user_text_reaches_the_cluster_as_text(onboarder: Onboarder, gpu_cluster: KubernetesServer) -> None:
-    body = {"name": "lab", "provider": "ON_PREMISES", "labels": {"note": "{{ lookup('pipe','id') }}"}}
-    refused = await onboarder.client.post("/clusters", json={**body, "name": "{{ lookup('pipe','id') }}"})
-    assert refused.status_code == 422
-    created = await onboarder.client.post("/clusters", json=body)
-    assert created.status_code in {201, 422}
+@pytest.fixture
+def small_cluster() -> Iterator[KubernetesServer]:
+    """One machine without GPUs."""
+    with KubernetesServer(Options(nodes="cpu-amx:1", clock_factor=60)) as server:
+        yield server
+
+
+async def test_a_cluster_whose_add_ons_are_left_alone_is_served_and_left_with_a_narrow_role(
+    onboarder: Onboarder, small_cluster: KubernetesServer
+) -> None:
+    cluster_id = await onboarder.onboarded(small_cluster, manage_addons=False)
+    cluster = await onboarder.cluster(cluster_id)
+    assert (cluster["status"], cluster["node_count"]) == ("READY", 1)
+    assert cluster["adoption_report"]["access"]["role"] == "narrow"
+    assert await _helm_secrets(small_cluster) == []
+    bindings = {binding["metadata"]["name"] for binding in await _objects(small_cluster, "ClusterRoleBinding")}
+    assert "budcluster" not in bindings
+    answer = await onboarder.client.delete(f"/clusters/{cluster_id}")
+    operation = await onboarder.ended(answer.json()["operation_id"])
+    assert operation["status"] == "SUCCEEDED", operation
+    names = {namespace["metadata"]["name"] for namespace in await _objects(small_cluster, "Namespace")}
+    assert "budcluster-system" not in names
+
+
+async def test_a_kubeconfig_of_another_cluster_is_refused_and_the_cluster_stays_in_service(
+    onboarder: Onboarder, small_cluster: KubernetesServer
+) -> None:
+    cluster_id = await onboarder.onboarded(small_cluster, manage_addons=False)
+    before = await onboarder.cluster(cluster_id)
+    with KubernetesServer() as other:
+        refused = await onboarder.ended(await onboarder.begin(cluster_id, other, manage_addons=False))
+    assert (refused["status"], refused["error"]["type"]) == ("FAILED", "another-cluster")
+    after = await onboarder.cluster(cluster_id)
+    assert (after["status"], after["server"], after["error"]) == ("READY", before["server"], None)
+
+
+async def test_a_wrong_certificate_authority_ends_in_error_with_the_cause(
+    onboarder: Onboarder, small_cluster: KubernetesServer
+) -> None:
+    kubeconfig = yaml.safe_load(small_cluster.kubeconfig())
+    kubeconfig["clusters"][0]["cluster"]["certificate-authority-data"] = b64(OTHER.certificate)
+    cluster_id = await onboarder.register()
+    body = {"kubeconfig": json.dumps(kubeconfig)}
+    answer = await onboarder.client.post(f"/clusters/{cluster_id}/onboard", json=body)
+    operation = await onboarder.ended(answer.json()["operation_id"])
+    assert (operation["error"]["type"], operation["error"]["step"]) == ("certificate-problem", "check_access")
+
+
+async def test_a_credential_that_dies_midway_ends_in_error_and_onboarding_again_repairs_what_was_begun(
+    onboarder: Onboarder, small_cluster: KubernetesServer
+) -> None:
+    cluster_id = await onboarder.register()
+    operation_id = await onboarder.begin(cluster_id, small_cluster)
+    assert await onboarder.is_running(operation_id, "install_nfd")
+    with small_cluster.fault(Fault("unauthorized")):
+        operation = await onboarder.ended(operation_id)
+    assert (operation["status"], operation["error"]["type"]) == ("FAILED", "unauthorized"), operation
+    assert (await onboarder.cluster(cluster_id))["status"] == "ERROR"
+    again = await onboarder.ended(await onboarder.begin(cluster_id, small_cluster))
+    assert again["status"] == "SUCCEEDED", again
+    assert again["result"]["adoption_report"]["nodes"] == 1
+    addons = (await onboarder.client.get(f"/clusters/{cluster_id}/addons")).json()
+    assert {addon["name"]: addon["state"] for addon in addons["items"]} == {"prometheus": "READY", "nfd": "READY"}
