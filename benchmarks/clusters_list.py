@@ -84,13 +84,13 @@ def _measure(server: EmbeddedPostgres, folder: Path) -> list[Table]:
         port = probe.getsockname()[1]
     make_key_files(folder / "keys")
     begun = time.perf_counter()
-    with _serving(server, folder, port) as process:
-        alive = _first(port, "/healthz") - begun
-        listed = _first(port, "/clusters") - begun
-        ready = _first(port, "/readyz") - begun
+    with serving(server, folder, port) as process:
+        alive = first_answer(port, "/healthz") - begun
+        listed = first_answer(port, "/clusters") - begun
+        ready = first_answer(port, "/readyz") - begun
         time.sleep(2)
         idle = _rss_mb(process.pid)
-        rows = [[name, *_request(port, path, process.pid)] for name, path in REQUESTS.items()]
+        rows = [[name, *requested(port, path, process.pid)] for name, path in REQUESTS.items()]
         after = _rss_mb(process.pid)
     return [
         Table("Requests, one after the other on one connection", ["request", "p50 ms", "p95 ms", "CPU ms"], rows),
@@ -109,7 +109,7 @@ def _measure(server: EmbeddedPostgres, folder: Path) -> list[Table]:
 
 
 @contextmanager
-def _serving(server: EmbeddedPostgres, folder: Path, port: int) -> Iterator["subprocess.Popen[bytes]"]:
+def serving(server: EmbeddedPostgres, folder: Path, port: int) -> Iterator["subprocess.Popen[bytes]"]:
     environment = {
         "DATABASE_URL": server.url("budcluster_db"),
         "RSA_PRIVATE_KEY_PATH": str(folder / "keys" / RSA_NAME),
@@ -125,7 +125,7 @@ def _serving(server: EmbeddedPostgres, folder: Path, port: int) -> Iterator["sub
         process.wait(30)
 
 
-def _first(port: int, path: str) -> float:
+def first_answer(port: int, path: str) -> float:
     """When the path was first answered with 200."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -142,7 +142,7 @@ def _first(port: int, path: str) -> float:
     raise TimeoutError(f"{path} was not answered")
 
 
-def _request(port: int, path: str, pid: int) -> list[str]:
+def requested(port: int, path: str, pid: int) -> list[str]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     taken = []
     cpu = 0.0

@@ -118,10 +118,7 @@ async def test_an_add_on_without_a_ready_pod_is_told(fleet: Fleet, server: Kuber
     cluster_id = await fleet.add(server)
     put(server, _deployment("nfd-master", release="nfd"))
     async with fleet.database.writing() as session:
-        for name, state, release in (
-            (AddonName.NFD, AddonState.READY, "nfd"),
-            (AddonName.HAMI, AddonState.FAILED, None),
-        ):
+        for name, state in ((AddonName.NFD, AddonState.READY), (AddonName.HAMI, AddonState.FAILED)):
             session.add(
                 ClusterAddon(
                     cluster_id=cluster_id,
