@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from budcluster import __version__
-from budcluster.cli import clusters, deployments, keys, operations, server, tokens
+from budcluster.cli import deployments, inventory, keys, operations, server, tokens
 
 app = typer.Typer(
     name="budcluster",
@@ -35,6 +35,6 @@ app.command("serve")(server.serve)
 app.command("migrate")(server.migrate)
 app.add_typer(keys.app, name="keys")
 app.add_typer(tokens.app, name="tokens")
-app.add_typer(clusters.app, name="clusters")
+app.add_typer(inventory.app, name="clusters")
 app.add_typer(deployments.app, name="deployments")
 app.add_typer(operations.app, name="operations")
