@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from budcluster import __version__
-from budcluster.cli import deployments, inventory, keys, operations, server, tokens
+from budcluster.cli import deploy, deployments, inventory, keys, operations, server, tokens
 
 app = typer.Typer(
     name="budcluster",
@@ -33,6 +33,7 @@ def _options(
 
 app.command("serve")(server.serve)
 app.command("migrate")(server.migrate)
+app.command("deploy")(deploy.deploy)
 app.add_typer(keys.app, name="keys")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(inventory.app, name="clusters")

@@ -7,10 +7,13 @@ import typer
 
 from budcluster.cli.client import Api
 from budcluster.cli.output import Json, Limit, age, print_facts, print_json, print_table
+from budcluster.cli.progress import follow
 
 app = typer.Typer(help="Model runtimes on clusters.", no_args_is_help=True)
 
 NameOrId = Annotated[str, typer.Argument(help="Name or id of the deployment.", metavar="DEPLOYMENT")]
+Watch = Annotated[bool, typer.Option(help="Show the progress until it ends.")]
+Force = Annotated[bool, typer.Option(help="Go on although the cluster has no room now.")]
 
 
 @app.command("list")
@@ -52,6 +55,78 @@ def show(deployment: NameOrId, json: Json = False) -> None:
     return print_facts(_facts(found))
 
 
+@app.command()
+def scale(
+    deployment: NameOrId,
+    replicas: Annotated[int, typer.Argument(min=0, help="Copies; 0 parks it.", metavar="REPLICAS")],
+    force: Force = False,
+    watch: Watch = True,
+    json: Json = False,
+) -> None:
+    """Change the number of copies."""
+    api = Api()
+    path = f"/deployments/{api.find('deployments', deployment)['id']}/scale"
+    _follow_or_tell(api, api.post(path, {"replicas": replicas}, force=force or None), watch=watch, json=json)
+
+
+@app.command()
+def rollback(
+    deployment: NameOrId,
+    revision: Annotated[int | None, typer.Option(min=1, help="Default: the last one that served before.")] = None,
+    watch: Watch = True,
+    json: Json = False,
+) -> None:
+    """Go back to an earlier revision."""
+    api = Api()
+    path = f"/deployments/{api.find('deployments', deployment)['id']}/rollback"
+    _follow_or_tell(api, api.post(path, {"revision": revision}), watch=watch, json=json)
+
+
+@app.command()
+def delete(
+    deployment: NameOrId,
+    keep_cache: Annotated[bool, typer.Option(help="Leave the claim of the model cache in the cluster.")] = False,
+    force: Annotated[bool, typer.Option(help="Forget it even when its cluster cannot be reached.")] = False,
+    watch: Watch = True,
+    json: Json = False,
+) -> None:
+    """Take a deployment out of its cluster."""
+    api = Api()
+    path = f"/deployments/{api.find('deployments', deployment)['id']}"
+    _follow_or_tell(api, api.delete(path, keep_cache=keep_cache, force=force), watch=watch, json=json)
+
+
+@app.command()
+def revisions(deployment: NameOrId, json: Json = False) -> None:
+    """List the ways in which a deployment ran."""
+    api = Api()
+    found = api.get(f"/deployments/{api.find('deployments', deployment)['id']}/revisions")["items"]
+    if json:
+        return print_json(found)
+    return print_table(
+        found,
+        [
+            ("REVISION", lambda r: f"{r['number']} *" if r["is_current"] else r["number"]),
+            ("IMAGE", lambda r: r["image"]),
+            ("REASON", lambda r: r["reason"]),
+            ("SERVED", lambda r: "yes" if r["served_at"] else "no"),
+            ("BY", lambda r: r["actor"]),
+            ("AGE", lambda r: age(r["created_at"])),
+        ],
+        empty="There are no revisions.",
+    )
+
+
+def _follow_or_tell(api: Api, answer: dict[str, Any], *, watch: bool, json: bool) -> None:
+    operation_id = answer["operation_id"]
+    if watch:
+        follow(api, operation_id, as_json=json)
+    elif json:
+        print_json(answer)
+    else:
+        typer.echo(f"It was begun; `budcluster operations watch {operation_id}` shows the progress.")
+
+
 def _facts(deployment: dict[str, Any]) -> list[tuple[str, object]]:
     diagnosis = deployment.get("diagnosis") or {}
     replicas = deployment["replicas"]
@@ -62,7 +137,8 @@ def _facts(deployment: dict[str, Any]) -> list[tuple[str, object]]:
         ("Model", deployment["model"]),
         ("Runtime", deployment["runtime"]),
         ("Status", deployment["status"]),
-        ("Cause", diagnosis.get("detail")),
+        ("Cause", diagnosis.get("detail") or (deployment.get("error") or {}).get("detail")),
+        ("Endpoints", ", ".join(endpoint["url"] for endpoint in deployment["endpoints"])),
         ("Replicas", f"{replicas['ready']} of {replicas['desired']} ready"),
         ("Servable", "yes" if deployment["servable"] else "no"),
         ("Release", f"{deployment['namespace']}/{deployment['helm_release']} revision {deployment['revision']}"),

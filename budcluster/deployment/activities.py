@@ -19,6 +19,7 @@ from budcluster.deployment.helm_utils import ReleaseLocks, release_of
 from budcluster.deployment.options import DeploymentConfig
 from budcluster.deployment.planning import pull_secret_name, secret_name
 from budcluster.deployment.records import DeploymentFacts, Records
+from budcluster.deployment.rollout import Lookout, Target, settled
 from budcluster.deployment.values import LABEL_DEPLOYMENT
 from budcluster.durable.execution import Execution
 from budcluster.kit.database import Database
@@ -92,18 +93,8 @@ class ReleaseActivities:
         """Open the credentials and bring them into the cluster, by API only."""
 
         async def act(step: StepJournal) -> Nothing:
-            with verdicts():
-                facts = await self._records.facts(payload.subject_id)
-                revision = await self._records.revision(facts.id, payload.revision, replicas=payload.replicas)
-                operation = str(payload.operation_id)
-                bodies = [
-                    *await self._environment(facts, revision.config, operation),
-                    *await self._registry_login(facts, revision.config, operation),
-                ]
-                async with self._access.open(facts.cluster_id, operation=operation) as door:
-                    for body in bodies:
-                        await door.client.apply(SECRETS, body, namespace=facts.namespace, force=True)
-            step.percent(99, detail=f"{len(bodies)} secrets" if bodies else "No secrets are needed")
+            written = await self._bring_secrets(payload, payload.revision)
+            step.percent(99, detail=f"{written} secrets" if written else "No secrets are needed")
             return Nothing()
 
         await self._journals.of(payload).run("write_secrets", act, gives=Nothing)
@@ -137,10 +128,34 @@ class ReleaseActivities:
                     await door.helm.remove(facts.release, facts.namespace, timeout_s=self._settings.helm_timeout_s)
 
     async def restore_release(self, payload: ReleasePayload, _: Execution) -> None:
-        """Go back to the revision and the copies from before."""
+        """Go back to the secrets, the revision and the copies from before, and wait until they serve again."""
+        number, replicas = payload.previous_revision, payload.previous_replicas
         async with self._journals.of(payload).undoing("install_release") as step:
-            await self._ensure(payload, step, payload.previous_revision, payload.previous_replicas)
-            step.log(f"Back at revision {payload.previous_revision} with {payload.previous_replicas} copies.")
+            await self._bring_secrets(payload, number)
+            await self._ensure(payload, step, number, replicas)
+            step.log(f"Back at revision {number} with {replicas} copies.")
+            with verdicts():
+                facts = await self._records.facts(payload.subject_id)
+                revision = await self._records.revision(facts.id, number, replicas=replicas)
+                target = Target(str(facts.id), facts.namespace, facts.release, replicas)
+                async with self._access.open(facts.cluster_id, operation=str(payload.operation_id)) as door:
+                    sight = await settled(Lookout(door.client, target), revision.values["progressDeadlineSeconds"])
+            await self._records.saw(facts.id, ready=sight.ready)
+
+    async def _bring_secrets(self, payload: ReleasePayload, number: int) -> int:
+        """How many Secrets the revision has, after all were written."""
+        with verdicts():
+            facts = await self._records.facts(payload.subject_id)
+            revision = await self._records.revision(facts.id, number, replicas=payload.replicas)
+            operation = str(payload.operation_id)
+            bodies = [
+                *await self._environment(facts, revision.config, operation),
+                *await self._registry_login(facts, revision.config, operation),
+            ]
+            async with self._access.open(facts.cluster_id, operation=operation) as door:
+                for body in bodies:
+                    await door.client.apply(SECRETS, body, namespace=facts.namespace, force=True)
+        return len(bodies)
 
     async def _ensure(self, payload: OperationPayload, step: StepJournal, number: int, replicas: int) -> None:
         with verdicts():

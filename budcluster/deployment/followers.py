@@ -63,6 +63,8 @@ class ChangeFollower:
             await _point_to(session, deployment, payload.previous_revision, payload.previous_replicas)
             deployment.error = error_of(operation, self._clock)
         _settle(deployment)
+        if deployment.status is not DeploymentStatus.FAILED:
+            deployment.diagnosis = None
         log.info("deployment.change_ended", deployment_id=str(deployment.id), status=deployment.status.value)
 
     async def reopened(self, session: WriteSession, operation: Operation) -> None:

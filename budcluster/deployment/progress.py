@@ -66,7 +66,7 @@ def progress_of(pod: Mapping[str, Any], events: Sequence[Mapping[str, Any]], log
     if conditions.get("Ready") == "True":
         return READY
     containers = status.get("containerStatuses") or [{}]
-    if (containers[0].get("state") or {}).get("running"):
+    if "running" in (containers[0].get("state") or {}):
         return max([STARTED, *(found for line in log if (found := read_line(line)))])
     if conditions.get("PodScheduled") != "True":
         return QUEUED

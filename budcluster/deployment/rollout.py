@@ -189,6 +189,17 @@ def _generation(replica_set: Mapping[str, Any]) -> int:
     return int(annotations.get("deployment.kubernetes.io/revision") or 0)
 
 
+async def settled(lookout: Lookout, patience_s: float) -> Sight:
+    """The release once all copies are ready, or as it is when that takes too long or cannot come to be."""
+    deadline = asyncio.get_running_loop().time() + patience_s
+    while True:
+        sight = await lookout.look()
+        hopeless = sight.finding is not None and is_final(sight.finding, 0, patience_s=1)
+        if sight.done or hopeless or asyncio.get_running_loop().time() >= deadline:
+            return sight
+        await asyncio.sleep(_PAUSE_S)
+
+
 def is_final(finding: Finding, seen_for_s: float, *, patience_s: float) -> bool:
     """Whether waiting on is useless."""
     if finding.weight is not Weight.CAUSE:

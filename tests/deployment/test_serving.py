@@ -1,0 +1,128 @@
+"""Deployments from request to end on the simulated cluster, with real Helm and real Ansible."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from sandbox.kubernetes.server import KubernetesServer
+from tests.deployment.models import LLAMA_8B
+from tests.fixtures.cluster import Onboarder
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+SMALL = {
+    "num_hidden_layers": 28, "hidden_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 8,
+    "head_dim": 128, "max_position_embeddings": 40960, "vocab_size": 151_936, "intermediate_size": 3072,
+}  # fmt: skip
+
+
+class Operator:
+    """Deploys on one onboarded cluster, as a user does."""
+
+    def __init__(self, user: Onboarder, server: KubernetesServer, cluster_id: str) -> None:
+        self.user = user
+        self.server = server
+        self.cluster_id = cluster_id
+
+    async def begin(self, name: str, *, model: str = "Qwen/Qwen3-0.6B", **config: Any) -> dict[str, Any]:
+        """Ask for a deployment; the answer."""
+        body = {
+            "cluster_id": self.cluster_id, "name": name, "model": model, "config": {"model_config": SMALL, **config}
+        }  # fmt: skip
+        answer = await self.user.client.post("/deployments", json=body)
+        assert answer.status_code == 202, answer.text
+        return dict(answer.json())
+
+    async def deployed(self, name: str, **config: Any) -> str:
+        """Id of a deployment that serves."""
+        begun = await self.begin(name, **config)
+        operation = await self.user.ended(begun["operation_id"])
+        assert operation["status"] == "SUCCEEDED", operation
+        return str(begun["id"])
+
+    async def done(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """The operation of a request, once it has ended."""
+        answer = await self.user.client.request(method, path, json=body)
+        assert answer.status_code == 202, answer.text
+        return await self.user.ended(answer.json()["operation_id"])
+
+    async def show(self, deployment_id: str) -> dict[str, Any]:
+        """The deployment."""
+        return dict((await self.user.client.get(f"/deployments/{deployment_id}")).json())
+
+    async def labelled(self, deployment_id: str) -> list[str]:
+        """Kinds of everything in the cluster that bears the deployment's label."""
+        kinds = ("Deployment", "ReplicaSet", "Pod", "Service", "Secret", "ConfigMap", "PersistentVolumeClaim")
+
+        def look() -> list[str]:
+            store = self.server.cluster.store
+            return [
+                kind
+                for kind in kinds
+                for found in store.list(kind)
+                if (found["metadata"].get("labels") or {}).get("budcluster.io/deployment-id") == deployment_id
+            ]
+
+        return await asyncio.to_thread(self.server.call, look)
+
+
+@pytest.fixture
+async def operator(onboarder: Onboarder, gpu_cluster: KubernetesServer) -> Operator:
+    """Somebody with a READY cluster of nine GPUs."""
+    return Operator(onboarder, gpu_cluster, await onboarder.onboarded(gpu_cluster))
+
+
+async def test_a_model_is_served_scaled_parked_changed_rolled_back_and_deleted(operator: Operator) -> None:
+    chat = await operator.deployed("chat", cache={"mode": "pvc", "access_mode": "ReadWriteMany"})
+    path = f"/deployments/{chat}"
+    shown = await operator.show(chat)
+    assert (shown["status"], shown["servable"], shown["error"]) == ("RUNNING", True, None)
+    assert shown["endpoints"][0]["url"].endswith("svc.cluster.local/v1")
+
+    for replicas, status in ((2, "RUNNING"), (0, "PARKED"), (1, "RUNNING")):
+        assert (await operator.done("POST", f"{path}/scale", {"replicas": replicas}))["status"] == "SUCCEEDED"
+        shown = await operator.show(chat)
+        assert (shown["status"], shown["replicas"]) == (status, {"desired": replicas, "ready": replicas})
+
+    changed = await operator.done("PATCH", path, {"config": {"max_num_seqs": 64}})
+    assert changed["status"] == "SUCCEEDED", changed
+    back = await operator.done("POST", f"{path}/rollback", {})
+    assert back["status"] == "SUCCEEDED", back
+    revisions = (await operator.user.client.get(f"{path}/revisions")).json()["items"]
+    assert [(one["number"], one["is_current"]) for one in revisions] == [(3, True), (2, False), (1, False)]
+    assert "max_num_seqs" not in (await operator.show(chat))["config"]
+
+    assert (await operator.done("DELETE", path))["status"] == "SUCCEEDED"
+    assert (await operator.user.client.get(path)).status_code == 404
+    assert await operator.labelled(chat) == []
+
+
+async def test_a_revision_that_does_not_serve_is_taken_back_by_itself(operator: Operator) -> None:
+    chat = await operator.deployed("chat")
+    bad = {"config": {"image": "vllm/vllm-openai:v9.9.9-missing"}}
+    operation = await operator.done("PATCH", f"/deployments/{chat}", bad)
+    assert (operation["status"], operation["error"]["type"]) == ("FAILED", "runtime-failed")
+    shown = await operator.show(chat)
+    assert (shown["status"], shown["revision"], shown["servable"]) == ("RUNNING", 1, True)
+    assert "no such image" in shown["error"]["detail"]
+
+
+async def test_a_start_that_cannot_succeed_ends_early_with_its_cause_and_leaves_nothing(operator: Operator) -> None:
+    begun = await operator.begin("gated", model="meta-llama/Llama-3.1-8B-Instruct", model_config=LLAMA_8B)
+    operation = await operator.user.ended(begun["operation_id"])
+    assert operation["status"] == "FAILED", operation
+    shown = await operator.show(begun["id"])
+    assert (shown["status"], shown["diagnosis"]["type"]) == ("FAILED", "model-gated")
+    assert shown["error"]["next_step"].startswith("Accept the model's terms")
+    assert await operator.labelled(begun["id"]) == []
+
+
+async def test_deleting_while_deploying_leaves_nothing(operator: Operator) -> None:
+    begun = await operator.begin("brief")
+    assert await operator.user.is_running(begun["operation_id"], "wait_until_serving")
+    path = f"/deployments/{begun['id']}"
+    assert (await operator.user.client.post(f"{path}/scale", json={"replicas": 2})).status_code == 409
+    assert (await operator.done("DELETE", path))["status"] == "SUCCEEDED"
+    assert (await operator.user.ended(begun["operation_id"]))["status"] == "CANCELLED"
+    assert await operator.labelled(begun["id"]) == []
