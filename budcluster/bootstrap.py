@@ -155,6 +155,7 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
         digest=ring.token_digest,
         app_token=settings.app_api_token,
         allow_anonymous=is_loopback(settings.host) or settings.api.allow_anonymous_remote,
+        only_loopback_names=not settings.api.allow_anonymous_remote,
         clock=own_clock,
     )
     checks = {

@@ -60,6 +60,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _host_name(host: str) -> str:
+    """The name in a Host header, without its port."""
+    return host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0].lower()
+
+
 def listening_allowed(host: str, *, has_credentials: bool, anonymous_remote: bool) -> bool:
     """Whether the service may listen on `host`: beyond loopback only when callers must prove who they are."""
     return is_loopback(host) or has_credentials or anonymous_remote
@@ -82,6 +87,9 @@ class Authenticator:
     app_token: SecretStr | None = None
     allow_anonymous: bool = True
     """Whether requests without a credential pass while no credential exists anywhere."""
+    only_loopback_names: bool = False
+    """Whether such requests must also name this machine in their Host: a web page that had its own name point to
+    127.0.0.1 (DNS rebinding) could otherwise order around in the browser of whoever tries the service out."""
     clock: Clock = field(default_factory=SystemClock)
     _snapshot: dict[bytes, _KnownToken] = field(default_factory=dict, repr=False)
     _taken_at: float = field(default=float("-inf"), repr=False)
@@ -104,6 +112,8 @@ class Authenticator:
         await self._refresh(SNAPSHOT_AGE_S)
         if self._snapshot or self.app_token is not None:
             raise MissingCredential("Send a token: Authorization: Bearer …; `budcluster tokens create` makes one.")
+        if self.only_loopback_names and not is_loopback(_host_name(headers.get("host", ""))):
+            raise MissingCredential("Without a token this service is called by the name of its own machine: 127.0.0.1.")
         return _ANONYMOUS
 
     async def _by_token(self, text: str) -> Actor:

@@ -177,6 +177,16 @@ async def test_a_service_that_others_can_reach_serves_nobody_unknown(make_settin
         assert_problem(await client.get("/clusters"), 401, "/problems/missing-credential")
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("127.0.0.1:9082", 200), ("LOCALHOST", 200), ("[::1]:9082", 200), ("evil.example", 401), ("[::1", 401), ("", 401)],
+)
+async def test_a_foreign_name_is_refused_while_nobody_needs_a_token(
+    shared_client: httpx.AsyncClient, host: str, status: int
+) -> None:
+    assert (await shared_client.get("/clusters", headers={"Host": host})).status_code == status
+
+
 def test_listening_beyond_loopback_needs_a_credential_or_an_explicit_wish() -> None:
     for host in ("127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"):
         assert is_loopback(host)
