@@ -96,7 +96,7 @@ class EmbeddedSidecar:
         """Take no new work from now on; what runs may finish. Returns at once."""
         if self._loop is not None and self._dispatcher is not None:
             dispatcher = self._dispatcher
-            self._loop.call_soon_threadsafe(lambda: setattr(dispatcher, "is_draining", True))
+            self._loop.call_soon_threadsafe(lambda: setattr(dispatcher.desk, "is_draining", True))
 
     def stop(self, *, grace_s: float = 5.0) -> None:
         """Take no new work, wait up to `grace_s` seconds for what runs, give the rest back, and end."""
@@ -150,13 +150,13 @@ class EmbeddedSidecar:
 
         def wake(instance_id: str) -> None:
             watch.notify(instance_id)
-            dispatcher.nudge(instance_id or None, tasks=True)
+            dispatcher.desk.nudge(instance_id or None, tasks=True)
 
         def owner_changed() -> None:
             if owner() is None:
-                dispatcher.forget_everything()
-            dispatcher.distrust()
-            dispatcher.nudge(tasks=True)
+                dispatcher.desk.forget_everything()
+            dispatcher.desk.distrust()
+            dispatcher.desk.nudge(tasks=True)
 
         self._presence = Presence(self._dsn, silence=self._limits.silence, on_wake=wake, on_change=owner_changed)
         server = self._server(Servicer(store, dispatcher, watch, self._limits))
@@ -186,12 +186,12 @@ class EmbeddedSidecar:
         async def reconcile() -> None:
             nonlocal seen
             seen = store.interruptions
-            await dispatcher.reconcile()
+            await dispatcher.desk.reconcile()
 
         async def tidy() -> None:
             await store.drop_unreadable()
-            if dispatcher.streams and await store.unstall():
-                dispatcher.nudge()
+            if dispatcher.desk.streams and await store.unstall():
+                dispatcher.desk.nudge()
 
         async def purge() -> None:
             purged = 1
@@ -200,7 +200,7 @@ class EmbeddedSidecar:
 
         async def count() -> None:
             self._counts = await store.counts()
-            dispatcher.has_peers = self._counts["owners"] > 1
+            dispatcher.desk.has_peers = self._counts["owners"] > 1
             if store.interruptions != seen:
                 await reconcile()
 

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import hmac
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn, TypeAlias
 
@@ -39,6 +39,8 @@ _PAGE: Final = 1024
 _PAGE_LIMIT: Final = 10_000
 _NO_INSTANCE: Final = "no such instance exists"
 
+Row: TypeAlias = Mapping[str, Any]
+"""An instance's columns."""
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
@@ -88,12 +90,12 @@ class Servicer(rpc.TaskHubSidecarServiceServicer):
 
     async def CompleteOrchestratorTask(self, request: pb.WorkflowResponse, context: Context) -> pb.CompleteTaskResponse:
         async with _refusals(context):
-            await self._dispatcher.complete_turn(request)
+            await self._dispatcher.turns.complete(request)
         return pb.CompleteTaskResponse()
 
     async def CompleteActivityTask(self, request: pb.ActivityResponse, context: Context) -> pb.CompleteTaskResponse:
         async with _refusals(context):
-            await self._dispatcher.complete_task(request)
+            await self._dispatcher.activities.complete(request)
         return pb.CompleteTaskResponse()
 
     async def GetInstanceHistory(
@@ -116,7 +118,7 @@ class Servicer(rpc.TaskHubSidecarServiceServicer):
             if request.HasField("scheduledStartTimestamp"):
                 wanted = events.moment_of(request.scheduledStartTimestamp)
                 scheduled_at = wanted if wanted > now else None
-            await self._dispatcher.start(new, scheduled_at=scheduled_at)
+            await self._dispatcher.turns.start(new, scheduled_at=scheduled_at)
             return pb.CreateInstanceResponse(instanceId=new.instance_id)
 
     async def GetInstance(self, request: pb.GetInstanceRequest, context: Context) -> pb.GetInstanceResponse:
@@ -223,7 +225,7 @@ class Servicer(rpc.TaskHubSidecarServiceServicer):
         if await self._dispatcher.post(instance_id, event, at_once=at_once) is None:
             await context.abort(grpc.StatusCode.UNKNOWN, _NO_INSTANCE)
 
-    async def _until(self, instance_id: str, is_reached: Callable[[int], bool]) -> asyncpg.Record | None:
+    async def _until(self, instance_id: str, is_reached: Callable[[int], bool]) -> Row | None:
         """The instance's row as soon as the condition holds; None when there is no such instance."""
         subscription = self._watch.subscribe(instance_id)
         try:
@@ -232,12 +234,19 @@ class Servicer(rpc.TaskHubSidecarServiceServicer):
                 if row is None or is_reached(row["status"]):
                     return row
                 await subscription.worth_a_look(is_reached)
+                change = subscription.change
+                if (
+                    change is not None
+                    and change["execution_id"] == row["execution_id"]
+                    and is_reached(change["status"])
+                ):
+                    return {**row, **change}  # what a look would find
         finally:
             self._watch.unsubscribe(instance_id, subscription)
 
     async def _shown(self, instance_id: str, is_reached: Callable[[int], bool]) -> None:
         """Wait until the state shows what was asked for, where a worker is there to bring it about."""
-        if not self._dispatcher.streams:
+        if not self._dispatcher.desk.streams:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STATE_SHOWN_WITHIN_S):
@@ -285,7 +294,7 @@ def _new_instance(request: pb.CreateInstanceRequest, now: datetime) -> engine.Ne
     return engine.NewInstance(instance_id, execution_id, events.event(now, executionStarted=started))
 
 
-def _state(row: asyncpg.Record | None, *, payloads: bool) -> pb.GetInstanceResponse:
+def _state(row: Row | None, *, payloads: bool) -> pb.GetInstanceResponse:
     if row is None:
         return pb.GetInstanceResponse(exists=False)
     state = pb.WorkflowState(

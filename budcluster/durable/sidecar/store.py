@@ -21,7 +21,7 @@ from budcluster.durable.sidecar.protos import pb
 
 Result = TypeVar("Result")
 
-_POOL_SIZE: Final = 8
+_POOL_SIZE: Final = 6  # of each of the two pools
 _COMMAND_TIMEOUT_S: Final = 30.0
 _LONGEST_PAUSE_S: Final = 1.0
 
@@ -293,9 +293,10 @@ class Store:
         row = await self._pool_or_raise().fetchrow(sql.POST, instance_id, event.SerializeToString(), at_once)
         return None if row is None else not row["is_final"]
 
-    async def read(self, instance_id: str) -> asyncpg.Record | None:
+    async def read(self, instance_id: str) -> dict[str, Any] | None:
         """The instance's row."""
-        return await self._pool_or_raise().fetchrow(sql.READ, instance_id)
+        row = await self._pool_or_raise().fetchrow(sql.READ, instance_id)
+        return None if row is None else dict(row)
 
     async def make_durable(self, instance_id: str) -> None:
         """Return when all that was written so far is on disk."""

@@ -94,7 +94,7 @@ class Histories:
     """
 
     def __init__(self, *, at_most_bytes: int = 4 * 1024 * 1024, at_most_events: int = 10_000) -> None:
-        self._kept: dict[str, tuple[str, engine.Past]] = {}
+        self._kept: dict[str, tuple[engine.Instance, engine.Past]] = {}
         self._at_most_bytes = at_most_bytes
         self._at_most_events = at_most_events
         self._bytes = 0
@@ -102,24 +102,23 @@ class Histories:
 
     def take(self, instance: engine.Instance) -> engine.Past | None:
         """Remove and return the past of exactly this generation at exactly this length."""
-        past = self.forget(instance.instance_id, instance.execution_id)
-        return past if past is not None and len(past.events) == instance.history_events else None
+        known = self.take_latest(instance.instance_id, instance.execution_id)
+        return known[1] if known is not None and len(known[1].events) == instance.history_events else None
 
-    def keep(self, instance: engine.Instance, past: engine.Past) -> None:
-        """Remember a past; drops the longest unused ones over the bounds."""
-        self.forget(instance.instance_id)
-        self._kept[instance.instance_id] = (instance.execution_id, past)
-        self._bytes += past.size
-        self._events += len(past.events)
-        while self._kept and (self._bytes > self._at_most_bytes or self._events > self._at_most_events):
-            self.forget(next(iter(self._kept)))
-
-    def forget(self, instance_id: str, execution_id: str | None = None) -> engine.Past | None:
-        """Drop what is kept of an instance; returns it when it is of the given generation."""
+    def take_latest(self, instance_id: str, execution_id: str) -> tuple[engine.Instance, engine.Past] | None:
+        """Remove and return what was known of this generation after its last turn here."""
         found = self._kept.pop(instance_id, None)
         if found is None:
             return None
-        kept_execution, past = found
-        self._bytes -= past.size
-        self._events -= len(past.events)
-        return past if kept_execution == execution_id else None
+        self._bytes -= found[1].size
+        self._events -= len(found[1].events)
+        return found if found[0].execution_id == execution_id else None
+
+    def keep(self, instance: engine.Instance, past: engine.Past) -> None:
+        """Remember an instance as it is after a turn; drops the longest unused ones over the bounds."""
+        self.take_latest(instance.instance_id, "")
+        self._kept[instance.instance_id] = (instance, past)
+        self._bytes += past.size
+        self._events += len(past.events)
+        while self._kept and (self._bytes > self._at_most_bytes or self._events > self._at_most_events):
+            self.take_latest(next(iter(self._kept)), "")

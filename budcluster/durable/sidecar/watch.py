@@ -2,7 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
+
+Change = dict[str, Any]
+"""New values by column; `status` and `execution_id` are always among them."""
 
 _LOOK_AGAIN_S: Final = 2.0
 
@@ -10,12 +13,12 @@ _LOOK_AGAIN_S: Final = 2.0
 class Subscription:
     """One call that waits for an instance."""
 
-    __slots__ = ("changed", "status")
+    __slots__ = ("change", "changed")
 
     def __init__(self) -> None:
         self.changed = asyncio.Event()
-        self.status: int | None = None
-        """The status that the last change brought, where it is known."""
+        self.change: Change | None = None
+        """What the last change brought, where it is known."""
 
     async def worth_a_look(self, is_reached: Callable[[int], bool]) -> None:
         """Return when the status may have been reached, and after two seconds at the latest."""
@@ -24,7 +27,7 @@ class Subscription:
                 while True:
                     await self.changed.wait()
                     self.changed.clear()
-                    if self.status is None or is_reached(self.status):
+                    if self.change is None or is_reached(self.change["status"]):
                         return
         except TimeoutError:
             return
@@ -36,10 +39,10 @@ class Watch:
     def __init__(self) -> None:
         self._waiting: dict[str, set[Subscription]] = {}
 
-    def notify(self, instance_id: str, status: int | None = None) -> None:
-        """The instance has changed; to which status, where that is known."""
+    def notify(self, instance_id: str, change: Change | None = None) -> None:
+        """The instance has changed; in which columns and to which values, where that is known."""
         for subscription in self._waiting.get(instance_id, ()):
-            subscription.status = status
+            subscription.change = change
             subscription.changed.set()
 
     def subscribe(self, instance_id: str) -> Subscription:

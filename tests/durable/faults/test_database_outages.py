@@ -113,3 +113,13 @@ async def test_nothing_runs_twice_when_the_connection_of_the_lock_is_cut(own_sit
     held.unlink()
     assert all(own_site.completed(f"l{number}") for number in range(10))
     assert set(own_site.count("begin").values()) == {1}
+
+
+async def test_a_replica_that_starts_before_postgresql_works_as_soon_as_it_is_there(
+    own_site: Site, server: EmbeddedPostgres
+) -> None:
+    server.stop()
+    own_site.replica()
+    server.start()
+    own_site.start("steps", 2, instance_id="early")
+    assert own_site.completed("early")
