@@ -6,6 +6,7 @@ In this order: HAMi's register annotation (each device, with health), GPU Featur
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Final
 
 from budcluster.hardware.hami_annotations import RegisteredGpu, read_register
@@ -66,6 +67,10 @@ class NvidiaNode:
 
     def devices(self) -> tuple[Gpu, ...]:
         """The physical devices."""
+        return self._devices
+
+    @cached_property
+    def _devices(self) -> tuple[Gpu, ...]:
         if self._registered:
             return tuple(self._from_register(device) for device in self._registered)
         count = self._physical()

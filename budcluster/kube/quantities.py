@@ -7,6 +7,7 @@ wrote there.
 
 import re
 from decimal import ROUND_HALF_EVEN, ROUND_UP, Context, Decimal
+from functools import lru_cache
 from typing import Final
 
 _GRAMMAR: Final = re.compile(
@@ -42,6 +43,12 @@ def parse(text: str | int) -> Decimal:
     text = str(text) if isinstance(text, str) or abs(text) < 10**_LONGEST else "too long" * _LONGEST
     if len(text) > _LONGEST:
         raise InvalidQuantity(text, "is too long for a quantity.")
+    return _value(text)
+
+
+@lru_cache(maxsize=4096)
+def _value(text: str) -> Decimal:
+    # The nodes and pods of a cluster ask for the same few amounts again and again.
     found = _GRAMMAR.fullmatch(text)
     if found is None:
         raise InvalidQuantity(text, "is not a quantity; examples are 500m, 4, 16Gi, 1e3.")
