@@ -28,7 +28,7 @@ from budcluster.hardware.survey import nvidia_nodes
 from budcluster.kit.database import Database
 from budcluster.kube.door import Door
 from budcluster.kube.errors import CertificateProblem, Unauthorized, Unreachable
-from budcluster.kube.helm import ClusterUnreachable
+from budcluster.kube.helm import ClusterUnreachable, CredentialRefused
 from budcluster.kube.ownership import ACCOUNT, SYSTEM_NAMESPACE
 from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.journal import Journals, StepJournal
@@ -39,7 +39,7 @@ _PATIENCE_S: Final = 30.0
 """How long a cluster may be silent before it counts as dead: an API server that restarts must not be abandoned."""
 _PAUSE_S: Final = 3.0
 _SILENT: Final = (Unreachable, ClusterUnreachable)
-_LOST: Final = (*_SILENT, Unauthorized, CertificateProblem, SealedSecretRefused)
+_LOST: Final = (*_SILENT, Unauthorized, CredentialRefused, CertificateProblem, SealedSecretRefused)
 """The cluster is gone, or does not know us any more: nothing can be done in it."""
 
 ResultT = TypeVar("ResultT")

@@ -93,6 +93,10 @@ class ObjectRefused(HelmError):
     """The API server does not accept an object: invalid, forbidden, or of a kind it does not know."""
 
 
+class CredentialRefused(ObjectRefused):
+    """The cluster does not accept the credential any more."""
+
+
 class ClusterUnreachable(HelmError):
     """Helm could not reach the API server."""
 
@@ -378,12 +382,14 @@ _SECRET_NAME: Final = re.compile(r"password|token$|secret(?!env|name|s$)|apikey|
 _PATTERNS: Final[tuple[tuple[str, type[HelmError], str], ...]] = (
     ("release: not found", ReleaseNotFound, "there is no such release."),
     ("another operation", ReleaseBusy, "another Helm operation is in progress on this release, or was cut off."),
+    # Helm calls it "cluster unreachable", too.
+    ("provide credentials", CredentialRefused, "the cluster does not accept the stored credential any more."),
     ("cluster unreachable", ClusterUnreachable, "Helm cannot reach the cluster."),
     ("connection refused", ClusterUnreachable, "Helm cannot reach the cluster."),
     ("i/o timeout", ClusterUnreachable, "Helm cannot reach the cluster."),
     ("no such host", ClusterUnreachable, "Helm cannot resolve the name of the cluster or of the chart's repository."),
     ("etcdserver", ClusterUnreachable, "the cluster's store did not answer."),
-    ("unauthorized", ObjectRefused, "the cluster does not accept the stored credential any more."),
+    ("unauthorized", CredentialRefused, "the cluster does not accept the stored credential any more."),
     ("invalid ownership metadata", OwnedByAnother, "an object of the chart exists and belongs to somebody else."),
     ("that already exists", OwnedByAnother, "an object of the chart exists and belongs to somebody else."),
     ("conflict occurred while applying", OwnedByAnother, "somebody else manages a field that the chart sets."),

@@ -141,6 +141,10 @@ async def test_only_complaints_of_changes_are_told_never_answers(tool: Helm) -> 
         ("Error: release: not found", helm.ReleaseNotFound),
         ("Error: UPGRADE FAILED: another operation (install/upgrade/rollback) is in progress", helm.ReleaseBusy),
         ("Error: Kubernetes cluster unreachable: Get https://10.0.0.5", helm.ClusterUnreachable),
+        (
+            "Error: Kubernetes cluster unreachable: the server has asked for the client to provide credentials",
+            helm.CredentialRefused,
+        ),
         ("Error: unable to continue with install: invalid ownership metadata", helm.OwnedByAnother),
         ("Error: execution error at (demo/templates/x.yaml:1:4): no", helm.RenderFailed),
         ("Error: chart requires kubeVersion: >=1.40 which is incompatible with Kubernetes v1.36", helm.RenderFailed),
