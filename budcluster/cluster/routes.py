@@ -25,6 +25,7 @@ from budcluster.cluster.models import Cluster
 from budcluster.cluster.options import ClusterOptions
 from budcluster.cluster.schemas import (
     ClusterAnswer,
+    ClusterListed,
     ClusterQuery,
     ClusterRegistration,
     ClusterWithOperation,
@@ -43,9 +44,9 @@ router = APIRouter(prefix="/clusters", tags=["clusters"], route_class=Transactio
 @router.get("", operation_id="list_clusters", summary="List clusters", responses=problems(InvalidCursor))
 async def list_clusters(
     query: Annotated[ClusterQuery, Query()], session: Read, clusters: Clusters
-) -> Page[ClusterAnswer]:
+) -> Page[ClusterListed]:
     """Newest first unless sorted otherwise. Answers from the service's own records, never from the clusters."""
-    return Page[ClusterAnswer].model_validate(await clusters.list(session, query))
+    return Page[ClusterListed].model_validate(await clusters.list(session, query))
 
 
 @router.post(

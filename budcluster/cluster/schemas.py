@@ -95,8 +95,8 @@ class ResourceError(Answer):
     operation_id: UUID | None = None
 
 
-class ClusterAnswer(Versioned):
-    """One cluster."""
+class ClusterListed(Versioned):
+    """One cluster in a list."""
 
     name: str = Field(examples=["berlin-lab"])
     provider: ClusterProvider
@@ -112,6 +112,11 @@ class ClusterAnswer(Versioned):
     health_since: datetime | None
     error: ResourceError | None = Field(description="Set while status is ERROR.")
     server: str | None = Field(description="Address of the API server.", examples=["https://10.0.0.5:6443"])
+
+
+class ClusterAnswer(ClusterListed):
+    """One cluster, with what would be too much for a list."""
+
     settings: ClusterOptions = Field(description="What was chosen when it was onboarded.")
     adoption_report: dict[str, Any] | None = Field(
         description="What was found when it was onboarded: versions, storage, what our account may do, warnings."
