@@ -26,11 +26,13 @@ from budcluster.credentials.ring import KeyRing
 from budcluster.credentials.services import CredentialService
 from budcluster.credentials.vault import Vault
 from budcluster.deployment.admission import Admission
+from budcluster.deployment.attempts import Attempts
 from budcluster.deployment.feature import deployment_feature
 from budcluster.deployment.guards import DeploymentsOnCluster, DeploymentsWithCredential
 from budcluster.deployment.logs import DeploymentLogs
 from budcluster.deployment.model_hub import ModelHub
 from budcluster.deployment.services import DeploymentService
+from budcluster.deployment.watcher import DeploymentWatcher
 from budcluster.deployment.work import DeploymentWork
 from budcluster.hardware.changes import HardwareWorkHolder
 from budcluster.hardware.services import HardwareService
@@ -63,6 +65,7 @@ class Service:
     metrics: Metrics
     long_work: LongWork
     inventory: InventoryWatch
+    deployments: DeploymentWatcher
     on_started: Callable[[], None] = lambda: None
     """Called once, when everything runs."""
 
@@ -72,6 +75,7 @@ class Service:
         tasks = [
             asyncio.create_task(self._start(), name="start"),
             asyncio.create_task(self._keep_inventories(), name="inventories"),
+            asyncio.create_task(self._watch_deployments(), name="deployments"),
             asyncio.create_task(_every(60, "token_usage", self.authenticator.write_down_usage), name="token-usage"),
         ]
         try:
@@ -87,6 +91,10 @@ class Service:
     async def _keep_inventories(self) -> None:
         await self.readiness.started.wait()
         await self.inventory.run()
+
+    async def _watch_deployments(self) -> None:
+        await self.readiness.started.wait()
+        await self.deployments.run()
 
     async def _start(self) -> None:
         while True:
@@ -142,6 +150,8 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
     long_work.add(Feature(jobs=[HealthChecks(database, access, own_clock).job()]))
     edge.provide(UsageService, UsageService(database, access, own_clock))
     edge.provide(DeploymentLogs, DeploymentLogs(database, access))
+    attempts = Attempts(database, vault)
+    edge.provide(Attempts, attempts)
     edge.provide(HardwareService, HardwareService(StoredClusters()))
     edge.provide(HardwareWorkHolder, HardwareWorkHolder(HardwareRequests(work)))
     long_work.add(deployment_feature(settings, database, access, credentials, long_work.journals, own_clock))
@@ -165,7 +175,8 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
     }
     readiness = Readiness(checks, notes={"periodic_jobs": long_work.late_jobs})
     inventory = InventoryWatch(database, access, own_clock)
-    return Service(edge, authenticator, readiness, metrics, long_work, inventory)
+    deployments = DeploymentWatcher(database, access, attempts, own_clock, kept=lambda: inventory.kept)
+    return Service(edge, authenticator, readiness, metrics, long_work, inventory, deployments)
 
 
 def make_doors(settings: Settings) -> Doors:

@@ -93,10 +93,12 @@ class Api:
         return found[0]
 
     @contextmanager
-    def stream(self, path: str, *, headers: dict[str, str] | None = None, **query: Any) -> Iterator[httpx.Response]:
-        """An answer that is read while it arrives."""
+    def stream(
+        self, path: str, *, headers: dict[str, str] | None = None, endless: bool = False, **query: Any
+    ) -> Iterator[httpx.Response]:
+        """An answer that is read while it arrives; an endless one may be silent for as long as it likes."""
         params = {key: value for key, value in query.items() if value is not None}
-        timeout = httpx.Timeout(60, connect=5)
+        timeout = httpx.Timeout(None if endless else 60, connect=5)
         try:
             with self._http.stream("GET", path, params=params, headers=headers, timeout=timeout) as answer:
                 if answer.is_error:

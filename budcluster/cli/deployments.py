@@ -5,11 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
+from budcluster.cli import deployment_logs
 from budcluster.cli.client import Api
 from budcluster.cli.output import Json, Limit, age, print_facts, print_json, print_table
 from budcluster.cli.progress import follow
 
 app = typer.Typer(help="Model runtimes on clusters.", no_args_is_help=True)
+app.command("logs")(deployment_logs.logs)
 
 NameOrId = Annotated[str, typer.Argument(help="Name or id of the deployment.", metavar="DEPLOYMENT")]
 Watch = Annotated[bool, typer.Option(help="Show the progress until it ends.")]

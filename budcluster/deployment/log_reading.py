@@ -239,7 +239,7 @@ def attempt_of(pod: Json, status: Json) -> _Attempt | None:
     if state.get("running") or state.get("terminated"):
         return str(pod["metadata"]["uid"]), str(status["name"]), restarts
     if (status.get("lastState") or {}).get("terminated"):
-        return str(pod["metadata"]["uid"]), str(status["name"]), max(restarts - 1, 0)
+        return str(pod["metadata"]["uid"]), str(status["name"]), restarts
     return None
 
 

@@ -1,4 +1,4 @@
-"""`/deployments/{id}/logs`."""
+"""`/deployments/{id}/logs` and `/deployments/{id}/attempts`."""
 
 import re
 from collections.abc import AsyncGenerator
@@ -8,20 +8,24 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.responses import StreamingResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from budcluster.api.dependencies import provided
+from budcluster.api.dependencies import Read, provided
+from budcluster.api.paging import Rows
 from budcluster.api.problems import problems
+from budcluster.api.schemas import Answer, Page
 from budcluster.api.sse import MEDIA_TYPE, EventStream
 from budcluster.cluster.errors import ClusterNotFound
+from budcluster.deployment.attempts import Attempts
 from budcluster.deployment.errors import DeploymentNotFound
 from budcluster.deployment.log_cursor import Cursor
-from budcluster.deployment.log_errors import LogQueryRefused, LogsRefused, LogsUnavailable, NoLogs
+from budcluster.deployment.log_errors import AttemptNotFound, LogQueryRefused, LogsRefused, LogsUnavailable, NoLogs
 from budcluster.deployment.log_reading import Wanted
 from budcluster.deployment.logs import DeploymentLogs, as_events, as_text
 
 Logs = Annotated[DeploymentLogs, provided(DeploymentLogs)]
+KeptAttempts = Annotated[Attempts, provided(Attempts)]
 
 router = APIRouter(prefix="/deployments", tags=["deployments"])
 
@@ -53,6 +57,7 @@ class LogQuery(BaseModel):
     previous: bool = Field(False, description="Of the run before the present one, when a container was restarted.")
     container: str | None = Field(None, max_length=63, description="Only this container.")
     pod: str | None = Field(None, max_length=253, description="Only this pod.")
+    attempt: UUID | None = Field(None, description="Kept log of this failed run; only `tail` goes with it.")
     timestamps: bool = Field(False, description="Begin each line with its time; events always carry it.")
 
     def wanted(self, *, resumed: bool) -> Wanted:
@@ -86,7 +91,9 @@ def _since(text: str | None) -> tuple[int | None, str | None]:
     summary="Read or follow the logs",
     response_class=Response,
     responses={
-        **problems(DeploymentNotFound, ClusterNotFound, LogsUnavailable, LogsRefused, NoLogs, LogQueryRefused),
+        **problems(
+            DeploymentNotFound, ClusterNotFound, LogsUnavailable, LogsRefused, NoLogs, AttemptNotFound, LogQueryRefused
+        ),
         **_ANSWER,
     },
 )
@@ -94,6 +101,7 @@ async def read_deployment_logs(
     deployment_id: UUID,
     query: Annotated[LogQuery, Query()],
     logs: Logs,
+    attempts: KeptAttempts,
     accept: Annotated[str, Header(max_length=1024)] = "",
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=16_384)] = None,
 ) -> Response:
@@ -103,11 +111,47 @@ async def read_deployment_logs(
     `Accept: text/event-stream`: `log` with lines, `notice` when the cluster is lost meanwhile, `end`. An event's id is
     a place in all the logs: sent as `Last-Event-ID`, the stream goes on there.
     """
+    if query.attempt is not None:
+        return PlainTextResponse(_tail_of(await attempts.read(deployment_id, query.attempt), query.tail))
     after = _cursor(last_event_id)
     stream = await logs.open(deployment_id, query.wanted(resumed=bool(after.places)), after=after)
     if MEDIA_TYPE in accept:
         return EventStream(as_events(stream, after=after))
     return LogText(as_text(stream, timestamps=query.timestamps))
+
+
+class AttemptAnswer(Answer):
+    """One run of a container that ended with a failure."""
+
+    id: UUID = Field(description="Read its log with GET /deployments/{id}/logs?attempt=….")
+    pod: str = Field(examples=["bud-llama-chat-1a2b3c4d-7d9f8b6c5-x2k9p"])
+    container: str = Field(examples=["runtime"])
+    restart: int = Field(description="0 for the container's first run.", examples=[0])
+    exit_code: int = Field(examples=[1])
+    reason: str = Field(examples=["Error"])
+    finding: str | None = Field(description="Type of the diagnosis.", examples=["model-gated"])
+    started_at: datetime | None
+    finished_at: datetime | None
+    lines: int = Field(description="Lines that were kept.", examples=[120])
+
+
+@router.get(
+    "/{deployment_id}/attempts",
+    operation_id="list_deployment_attempts",
+    summary="List failed runs whose logs were kept",
+    responses=problems(DeploymentNotFound),
+)
+async def list_deployment_attempts(deployment_id: UUID, session: Read, attempts: KeptAttempts) -> Page[AttemptAnswer]:
+    """The last 20, newest first. They stay when their pods are gone, until the deployment is deleted."""
+    found = await attempts.list(session, deployment_id)
+    return Page[AttemptAnswer].model_validate(Rows(found, None))
+
+
+def _tail_of(text: str, lines: int | None) -> str:
+    kept = text.splitlines()
+    if lines is not None:
+        kept = kept[len(kept) - min(lines, len(kept)) :]
+    return "".join(f"{line}\n" for line in kept)
 
 
 def _cursor(text: str | None) -> Cursor:

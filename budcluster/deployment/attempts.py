@@ -1,0 +1,152 @@
+"""Keeps the logs of runs that failed, so that they can be read when their pods are gone."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from sqlalchemy import delete, exists, select
+from sqlalchemy.dialects.postgresql import insert
+
+from budcluster.credentials.envelope import Owner
+from budcluster.credentials.vault import Vault
+from budcluster.deployment import repository
+from budcluster.deployment.attempt_models import DeploymentAttempt
+from budcluster.deployment.log_errors import AttemptNotFound
+from budcluster.deployment.models import Deployment
+from budcluster.kit.database import Database, ReadSession
+from budcluster.kit.redaction import Redactor
+from budcluster.kube.client import ClusterClient
+
+Json = Mapping[str, Any]
+
+KEPT_LINES: Final = 2_000
+KEPT_CHARACTERS: Final = 1024 * 1024
+KEPT_ATTEMPTS: Final = 20
+_COLUMN: Final = "deployment_attempts.log"
+_REDACTOR: Final = Redactor()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run of a container that ended with a failure."""
+
+    pod: str
+    pod_uid: str
+    container: str
+    restart: int
+    exit_code: int
+    reason: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    is_previous: bool
+    """Whether its log is the container's previous one by now."""
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Tells it from all others."""
+        return self.pod_uid, self.container, self.restart
+
+
+def ended_runs(pod: Json) -> Iterator[Ended]:
+    """The failed runs that a pod's status tells of: at most the present and the previous one of each container."""
+    status = pod.get("status") or {}
+    for one in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        restarts = int(one.get("restartCount") or 0)
+        now = (one.get("state") or {}).get("terminated")
+        before = (one.get("lastState") or {}).get("terminated")
+        if now and now.get("exitCode"):
+            yield _ended(pod, one, now, restarts, is_previous=False)
+        if before and before.get("exitCode"):
+            running = bool((one.get("state") or {}).get("running") or now)
+            yield _ended(pod, one, before, max(restarts - 1, 0) if running else restarts, is_previous=True)
+
+
+def _ended(pod: Json, status: Json, end: Json, restart: int, *, is_previous: bool) -> Ended:
+    metadata = pod["metadata"]
+    return Ended(
+        pod=str(metadata["name"]),
+        pod_uid=str(metadata["uid"])[:64],
+        container=str(status["name"]),
+        restart=restart,
+        exit_code=int(end["exitCode"]),
+        reason=str(end.get("reason") or "")[:128],
+        started_at=_moment(end.get("startedAt")),
+        finished_at=_moment(end.get("finishedAt")),
+        is_previous=is_previous,
+    )
+
+
+async def last_lines(client: ClusterClient, namespace: str, ended: Ended) -> list[str]:
+    """The end of its log, masked. Raises KubeError."""
+    mask = _REDACTOR.lines().mask
+    kept: deque[str] = deque()
+    size = 0
+    lines = client.log_lines(
+        namespace, ended.pod, container=ended.container, previous=ended.is_previous, tail_lines=KEPT_LINES, silence_s=30
+    )
+    async with aclosing(lines):
+        async for line in lines:
+            kept.append(mask(line)[:KEPT_CHARACTERS])
+            size += len(kept[-1]) + 1
+            while size > KEPT_CHARACTERS:
+                size -= len(kept.popleft()) + 1
+    return list(kept)
+
+
+class Attempts:
+    """The kept runs."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+
+    async def keep(self, deployment_id: UUID, ended: Ended, lines: list[str], *, finding: str | None) -> None:
+        """Keep one, and let the oldest go. Keeping it again, or for a deployment that is gone, does nothing."""
+        attempt_id = uuid4()
+        log = await self._vault.seal_bulk("\n".join(lines).encode(), Owner(_COLUMN, attempt_id))
+        row = {
+            "id": attempt_id,
+            "deployment_id": deployment_id,
+            **{
+                name: getattr(ended, name) for name in ("pod", "pod_uid", "container", "restart", "exit_code", "reason")
+            },
+            "started_at": ended.started_at,
+            "finished_at": ended.finished_at,
+            "finding": finding,
+            "lines": len(lines),
+            "log": log,
+        }
+        attempt = DeploymentAttempt
+        mine = attempt.deployment_id == deployment_id
+        latest = select(attempt.id).where(mine).order_by(attempt.kept_at.desc()).limit(KEPT_ATTEMPTS)
+        async with self._database.writing() as session:
+            if await session.scalar(select(exists().where(Deployment.id == deployment_id))):
+                await session.execute(insert(attempt).values(row).on_conflict_do_nothing())
+                await session.execute(delete(attempt).where(mine, attempt.id.not_in(latest)))
+
+    async def list(self, session: ReadSession, deployment_id: UUID) -> list[DeploymentAttempt]:
+        """Newest first. Raises DeploymentNotFound."""
+        await repository.get_deployment(session, deployment_id)
+        attempt = DeploymentAttempt
+        mine = select(attempt).where(attempt.deployment_id == deployment_id)
+        return list(await session.scalars(mine.order_by(attempt.kept_at.desc())))
+
+    async def read(self, deployment_id: UUID, attempt_id: UUID) -> str:
+        """Its log. Raises DeploymentNotFound, AttemptNotFound, and what the vault raises."""
+        async with self._database.reading() as session:
+            await repository.get_deployment(session, deployment_id)
+            attempt = await session.get(DeploymentAttempt, attempt_id)
+        if attempt is None or attempt.deployment_id != deployment_id:
+            raise AttemptNotFound
+        return (await self._vault.open_bulk(attempt.log, Owner(_COLUMN, attempt_id))).text()
+
+
+def _moment(stamp: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(stamp))
+    except ValueError:
+        return None

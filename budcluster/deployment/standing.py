@@ -1,0 +1,160 @@
+"""Writes what a cluster shows of its deployments into their rows: under the row's lock, and only what changed."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy import exists, select, update
+
+from budcluster.audit import services as audit
+from budcluster.deployment.lifecycle import MOVES
+from budcluster.deployment.models import Deployment, DeploymentStatus
+from budcluster.deployment.status import Damping, Known, Observed, Seen, observe, settle
+from budcluster.kit.clock import Clock
+from budcluster.kit.database import Database, ReadSession, WriteSession
+from budcluster.kube.diagnosis import Finding
+from budcluster.operations.models import Claim, Operation
+
+log = structlog.get_logger(__name__)
+
+_LONGEST_TEXT: Final = 1000
+
+
+@dataclass
+class _Shown:
+    """What the cluster shows of a deployment, and since when."""
+
+    status: DeploymentStatus | None
+    since: float
+
+
+class Standings:
+    """The rows of one cluster's deployments."""
+
+    def __init__(self, database: Database, cluster_id: UUID, clock: Clock, damping: Damping) -> None:
+        self._database = database
+        self._cluster_id = cluster_id
+        self._clock = clock
+        self._damping = damping
+        self._shown: dict[UUID, _Shown] = {}
+        self._strangers: set[UUID] = set()
+
+    async def all_ids(self) -> set[UUID]:
+        """Deployments of this cluster. Raises DatabaseUnavailable."""
+        async with self._database.reading() as session:
+            return set(await session.scalars(select(Deployment.id).where(Deployment.cluster_id == self._cluster_id)))
+
+    async def write(self, deployment_id: UUID, seen: Seen) -> float | None:
+        """Bring the row up to date; seconds after which to look again, if time may change the answer.
+
+        Raises DatabaseUnavailable.
+        """
+        async with self._database.writing() as session:
+            mine = select(Deployment).where(Deployment.id == deployment_id, Deployment.cluster_id == self._cluster_id)
+            deployment = (await session.scalars(mine.with_for_update())).one_or_none()
+            if deployment is None:
+                self._note_stranger(deployment_id, seen)
+                return None
+            known = await _known(session, deployment)
+            observed = observe(known, seen)
+            status, again_s = settle(known, observed, self._damping, lasted_s=self._lasted(deployment_id, observed))
+            await self._apply(session, deployment, observed, status)
+        return again_s
+
+    def _lasted(self, deployment_id: UUID, observed: Observed) -> float:
+        now = asyncio.get_running_loop().time()
+        shown = self._shown.get(deployment_id)
+        if shown is None or shown.status is not observed.status:
+            shown = self._shown[deployment_id] = _Shown(observed.status, now)
+        return now - shown.since
+
+    def _note_stranger(self, deployment_id: UUID, seen: Seen) -> None:
+        self._shown.pop(deployment_id, None)
+        if seen.workload is not None and deployment_id not in self._strangers:
+            self._strangers.add(deployment_id)
+            log.warning(
+                "deployment.unknown_found",
+                deployment_id=str(deployment_id),
+                release=str(seen.workload["metadata"]["name"]),
+            )
+
+    async def _apply(
+        self, session: WriteSession, deployment: Deployment, observed: Observed, status: DeploymentStatus
+    ) -> None:
+        now = self._clock.now().isoformat()
+        diagnosis = document(observed.finding, before=deployment.diagnosis, now=now)
+        values: dict[str, Any] = {
+            "replicas_ready": observed.ready, "servable": observed.servable, "diagnosis": diagnosis
+        }  # fmt: skip
+        before = deployment.status
+        if status is not before and status in MOVES[before]:
+            # The version is for what callers may overwrite; copies that come and go are not.
+            values |= {"status": status, "error": _error(deployment, status, diagnosis, now)}
+            values["version"] = deployment.version + 1
+        changed = {name: value for name, value in values.items() if getattr(deployment, name) != value}
+        if not changed:
+            return
+        await session.execute(update(Deployment).where(Deployment.id == deployment.id).values(changed))
+        kind = diagnosis["type"] if diagnosis else None
+        if "status" in changed:
+            facts = {"from": before.value, "to": status.value, "cause": kind}
+            await audit.record(
+                session,
+                actor=audit.SYSTEM,
+                action="deployment.status_observed",
+                subject_type="deployment",
+                subject_id=deployment.id,
+                subject_name=deployment.name,
+                facts=facts,
+            )
+        log.info(
+            "deployment.observed",
+            deployment_id=str(deployment.id),
+            status=values.get("status", before).value,
+            ready=observed.ready,
+            servable=observed.servable,
+            diagnosis=kind,
+        )
+
+
+async def _known(session: ReadSession, deployment: Deployment) -> Known:
+    holding = exists().where(Operation.subject_id == deployment.id, Operation.claim == Claim.HOLDING)
+    return Known(
+        status=deployment.status,
+        replicas_desired=deployment.replicas_desired,
+        held=bool(await session.scalar(select(holding))),
+        failed_by_operation=bool((deployment.error or {}).get("operation_id")),
+    )
+
+
+def document(finding: Finding | None, *, before: dict[str, Any] | None, now: str) -> dict[str, Any] | None:
+    """A finding as a row keeps it. One that is known already keeps its time."""
+    if finding is None:
+        return None
+    found: dict[str, Any] = {
+        "type": finding.type,
+        "detail": finding.detail[:_LONGEST_TEXT],
+        "fix": finding.fix[:_LONGEST_TEXT],
+        "pod": finding.pod or None,
+        "container": finding.container,
+        "exit_code": finding.exit_code,
+        "lines": list(finding.lines),
+        "suggestion": finding.suggestion,
+    }
+    is_same = before is not None and before.get("type") == finding.type
+    return {**found, "since": before["since"] if is_same and before and "since" in before else now}
+
+
+def _error(
+    deployment: Deployment, status: DeploymentStatus, diagnosis: dict[str, Any] | None, now: str
+) -> dict[str, Any] | None:
+    if status is not DeploymentStatus.FAILED:
+        return None
+    cause = diagnosis or {
+        "type": "not-ready",
+        "detail": f"No copy of {deployment.name} answers.",
+        "fix": "Look at its logs: GET /deployments/{id}/logs.",
+    }
+    return {"type": cause["type"], "detail": cause["detail"], "next_step": cause["fix"], "step": None, "since": now}
