@@ -18,6 +18,7 @@ from budcluster.deployment.attempts import Attempts, Ended, ended_runs, last_lin
 from budcluster.deployment.standing import Standings
 from budcluster.deployment.status import Seen, is_ready
 from budcluster.deployment.values import LABEL_DEPLOYMENT
+from budcluster.kit.cancellation import raise_if_cancelled
 from budcluster.kit.database import DatabaseUnavailable
 from budcluster.kit.errors import DomainError
 from budcluster.kube.client import ClusterClient
@@ -162,6 +163,7 @@ class ClusterEye:
     async def _work(self, client: ClusterClient) -> None:
         now = asyncio.get_running_loop().time
         while True:
+            raise_if_cancelled()
             self._woken.clear()
             for owner in [owner for owner, due in self._due.items() if due <= now()]:
                 del self._due[owner]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Iterable
 from contextlib import aclosing
 from typing import Any, Final, Generic, TypeVar
 
+from budcluster.kit.cancellation import raise_if_cancelled
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.errors import Forbidden, Gone, NotFound
 from budcluster.kube.resources import Resource
@@ -87,8 +88,11 @@ class Follower(Generic[KeyT]):
                     async for event in events:
                         self._take(event)
                         heard()
+                        raise_if_cancelled()
             except Gone:
                 self._version, self.listed = None, False
+            # A connection that breaks at that moment hides a cancellation.
+            raise_if_cancelled()
             await asyncio.sleep(_AGAIN_S)
 
     async def _list(self, client: ClusterClient) -> None:
