@@ -16,13 +16,14 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 
+from budcluster.bootstrap import Service
 from budcluster.config import Settings
 from budcluster.kit.database import Database
 from budcluster.operations.feeds import Feeds
 from budcluster.operations.models import Operation, OperationLogLine, OperationStatus, StepStatus
 from devstack.postgres import EmbeddedPostgres
 from tests.fixtures.app import SettingsMaker, running
-from tests.fixtures.workflows import collect_sdk_leftovers
+from tests.fixtures.workflows import close_leftovers
 from tests.operations.demo import DEMO, STEPS, demo_service
 from tests.operations.desk import Desk, cluster, eventually
 from tests.operations.streams import Event, events_of
@@ -48,7 +49,12 @@ async def feeds(settings: Settings) -> AsyncIterator[Feeds]:
     service = demo_service(settings)
     async with running(service):
         yield service.edge.service(Feeds)
-    collect_sdk_leftovers()
+    _close_leftovers(service)
+
+
+def _close_leftovers(service: Service) -> None:
+    host = service.long_work._host
+    close_leftovers(host._runtime if host is not None else None)
 
 
 async def _request(desk: Desk, folder: Path, *, manner: str = "polite", **options: Any) -> Operation:
@@ -347,7 +353,7 @@ async def test_work_outlives_a_database_that_goes_away_in_mid_step(
         assert marks() == ALL_STEPS
     finally:
         await asyncio.to_thread(server.stop)
-        collect_sdk_leftovers()
+        _close_leftovers(service)
 
 
 async def _log_lines(database: Database, operation: Operation) -> AsyncIterator[str]:
