@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from sandbox.kubernetes.simulation.gpu_runtime import runtime_class_problem
@@ -15,7 +16,7 @@ Obj = dict[str, Any]
 _CROWD, _CROWD_S = 50, 0.5
 
 
-class Reconciler:
+class Reconciler(ABC):
     """Base of a controller for `kind` that makes objects of kind `child`."""
 
     kind: ClassVar[str]
@@ -53,9 +54,9 @@ class Reconciler:
         if obj is not None and not obj["metadata"].get("deletionTimestamp"):
             self.reconcile(obj)
 
+    @abstractmethod
     def reconcile(self, obj: Obj) -> None:
         """Bring the world one step closer to the object's spec."""
-        raise NotImplementedError
 
     def children(self, obj: Obj) -> list[Obj]:
         """What the object controls and is not being deleted."""

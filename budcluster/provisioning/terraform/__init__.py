@@ -1,1 +1,0 @@
-"""Terraform: the gateway, its state, and one module a cloud."""
