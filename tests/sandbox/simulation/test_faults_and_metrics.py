@@ -92,5 +92,9 @@ async def test_prometheus_answers_known_expressions_and_nothing_else(serving):
     assert rows[0]["metric"]["exported_pod"] == "llm"
     memory = "100 * (1 - sum(node_memory_MemAvailable_bytes) / sum(node_memory_MemTotal_bytes))"
     assert 0 < float((await query(serving, memory))[0]["value"][1]) < 100
+    total = "sum(node_memory_MemTotal_bytes) - sum(node_memory_MemAvailable_bytes)"
+    assert float((await query(serving, total))[0]["value"][1]) > 1024**3
+    whole = float((await query(serving, "sum(DCGM_FI_DEV_GPU_UTIL)"))[0]["value"][1])
+    assert float((await query(serving, "sum(DCGM_FI_DEV_GPU_UTIL) / 100"))[0]["value"][1]) * 100 == whole
     assert await query(serving, 'sum(vllm:num_requests_running{namespace="default"})')
     assert await query(serving, "no_such_metric") == []

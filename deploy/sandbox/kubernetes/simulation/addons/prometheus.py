@@ -103,7 +103,7 @@ class Prometheus(Program):
         else:
             return []
         if re.match(r"\s*(avg|sum)\s*\(", query) and " by" not in query:
-            whole = sum(value for _, value in values)
+            whole = sum(value for _, value in values) / (100 if query.endswith("/ 100") else 1)
             return [({}, whole / len(values) if query.lstrip().startswith("avg") else whole)]
         return [(_device_labels(load), value) for load, value in values]
 
@@ -112,6 +112,10 @@ class Prometheus(Program):
         if not loads:
             return []
         is_cpu = "node_cpu" in query
+        if query.startswith("sum(rate(node_cpu_seconds_total"):
+            return [({}, sum(load.busy * load.cores for load in loads))]
+        if query.startswith("sum(node_memory_MemTotal_bytes") and "/" not in query:
+            return [({}, float(sum(load.memory - load.available for load in loads)))]
         factor = 100 if "100" in query else 1
         if re.search(r"(instance|node):node_", query):
             return [({"instance": load.node}, factor * _share([load], is_cpu=is_cpu)) for load in loads]
