@@ -1,70 +1,13 @@
 """Deployments from request to end on the simulated cluster, with real Helm and real Ansible."""
 
-import asyncio
-from typing import Any
-
 import pytest
 
 from sandbox.kubernetes.server import KubernetesServer
 from tests.deployment.models import LLAMA_8B
+from tests.deployment.operator import Operator
 from tests.fixtures.cluster import Onboarder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-SMALL = {
-    "num_hidden_layers": 28, "hidden_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 8,
-    "head_dim": 128, "max_position_embeddings": 40960, "vocab_size": 151_936, "intermediate_size": 3072,
-}  # fmt: skip
-
-
-class Operator:
-    """Deploys on one onboarded cluster, as a user does."""
-
-    def __init__(self, user: Onboarder, server: KubernetesServer, cluster_id: str) -> None:
-        self.user = user
-        self.server = server
-        self.cluster_id = cluster_id
-
-    async def begin(self, name: str, *, model: str = "Qwen/Qwen3-0.6B", **config: Any) -> dict[str, Any]:
-        """Ask for a deployment; the answer."""
-        body = {
-            "cluster_id": self.cluster_id, "name": name, "model": model, "config": {"model_config": SMALL, **config}
-        }  # fmt: skip
-        answer = await self.user.client.post("/deployments", json=body)
-        assert answer.status_code == 202, answer.text
-        return dict(answer.json())
-
-    async def deployed(self, name: str, **config: Any) -> str:
-        """Id of a deployment that serves."""
-        begun = await self.begin(name, **config)
-        operation = await self.user.ended(begun["operation_id"])
-        assert operation["status"] == "SUCCEEDED", operation
-        return str(begun["id"])
-
-    async def done(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        """The operation of a request, once it has ended."""
-        answer = await self.user.client.request(method, path, json=body)
-        assert answer.status_code == 202, answer.text
-        return await self.user.ended(answer.json()["operation_id"])
-
-    async def show(self, deployment_id: str) -> dict[str, Any]:
-        """The deployment."""
-        return dict((await self.user.client.get(f"/deployments/{deployment_id}")).json())
-
-    async def labelled(self, deployment_id: str) -> list[str]:
-        """Kinds of everything in the cluster that bears the deployment's label."""
-        kinds = ("Deployment", "ReplicaSet", "Pod", "Service", "Secret", "ConfigMap", "PersistentVolumeClaim")
-
-        def look() -> list[str]:
-            store = self.server.cluster.store
-            return [
-                kind
-                for kind in kinds
-                for found in store.list(kind)
-                if (found["metadata"].get("labels") or {}).get("budcluster.io/deployment-id") == deployment_id
-            ]
-
-        return await asyncio.to_thread(self.server.call, look)
 
 
 @pytest.fixture

@@ -1,0 +1,40 @@
+"""Deployments through an API server that goes away, and with the runtimes other than vLLM."""
+
+import asyncio
+
+import pytest
+
+from sandbox.kubernetes.server import KubernetesServer
+from tests.deployment.operator import Operator
+from tests.fixtures.cluster import Onboarder
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+async def operator(onboarder: Onboarder, gpu_cluster: KubernetesServer) -> Operator:
+    """Somebody with a READY cluster whose GPUs are given out whole."""
+    return Operator(onboarder, gpu_cluster, await onboarder.onboarded(gpu_cluster, gpu_sharing="none"))
+
+
+async def test_an_api_server_that_is_gone_during_the_wait_only_delays(operator: Operator) -> None:
+    begun = await operator.begin("patient")
+    assert await operator.user.is_running(begun["operation_id"], "wait_until_serving")
+    await asyncio.to_thread(operator.server.be_gone, 15.0)
+    operation = await operator.user.ended(begun["operation_id"])
+    assert operation["status"] == "SUCCEEDED", operation
+    shown = await operator.show(begun["id"])
+    assert (shown["status"], shown["replicas"], shown["error"]) == ("RUNNING", {"desired": 1, "ready": 1}, None)
+
+
+async def test_sglang_and_tensorrt_llm_serve_scale_and_go(operator: Operator) -> None:
+    for runtime in ("sglang", "tensorrt_llm"):
+        deployed = await operator.deployed(runtime.replace("_", "-"), runtime=runtime)
+        shown = await operator.show(deployed)
+        assert (shown["status"], shown["runtime"], shown["servable"]) == ("RUNNING", runtime.upper(), True)
+        path = f"/deployments/{deployed}"
+        scaled = await operator.done("POST", f"{path}/scale", {"replicas": 2})
+        assert scaled["status"] == "SUCCEEDED", scaled
+        assert (await operator.show(deployed))["replicas"] == {"desired": 2, "ready": 2}
+        assert (await operator.done("DELETE", path))["status"] == "SUCCEEDED"
+        assert await operator.labelled(deployed) == []
