@@ -94,6 +94,17 @@ def test_generation_rises_only_when_the_spec_changes(store: Store) -> None:
     assert [d and d["metadata"]["generation"] for d in (labelled, scaled, status)] == [1, 2, 2]
 
 
+def test_the_history_keeps_each_state_with_its_own_version_when_a_status_is_written(store: Store) -> None:
+    made = store.create(a_pod("a"))
+    begun = int(made["metadata"]["resourceVersion"])
+    for phase in ("Running", "Succeeded"):
+        store.update(
+            "Pod", "default", "a", lambda p, phase=phase: p["status"].update(phase=phase), subresource="status"
+        )
+    told = [(event.version, event.obj["status"]["phase"]) for event in store.events_since("Pod", begun)]
+    assert told == [(begun + 1, "Running"), (begun + 2, "Succeeded")]
+
+
 def test_status_is_ignored_outside_its_subresource(store: Store) -> None:
     store.create(a_pod("a"))
     store.update("Pod", "default", "a", lambda p: p["status"].update(phase="Running"))

@@ -251,8 +251,9 @@ class Store:
             changed = (
                 {**old, "status": new["status"]} if "status" in new else {k: v for k, v in old.items() if k != "status"}
             )
-            if "managedFields" in meta:
-                changed["metadata"] = {**kept, "managedFields": meta["managedFields"]}
+            # A dict of its own: the older state, which the history keeps, has another resourceVersion.
+            managed = {"managedFields": meta["managedFields"]} if "managedFields" in meta else {}
+            changed["metadata"] = {**kept, **managed}
             return changed
         if kind.has_status or kind.key == "Node":
             new.pop("status", None)
