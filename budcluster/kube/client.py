@@ -321,7 +321,7 @@ class ClusterClient:
             extensions=self._extensions or None,
         )
         try:
-            response = await self._http.send(request, stream=True)
+            response = await self._sent(request)
             try:
                 if response.status_code >= 300:
                     error = self._refusal(call, response.status_code, await self._status(response))
@@ -332,6 +332,19 @@ class ClusterClient:
                 await response.aclose()
         except httpx.HTTPError as failure:
             raise self._unreachable(failure) from failure
+
+    async def _sent(self, request: httpx.Request) -> httpx.Response:
+        """The response's head. Cancelled in a TLS handshake, httpcore 1.0 would leak the socket: it may end first."""
+        sending = asyncio.ensure_future(self._http.send(request, stream=True))
+        try:
+            return await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            await asyncio.wait({sending}, timeout=_MARGIN_S)
+            sending.cancel()
+            (ended,) = await asyncio.gather(sending, return_exceptions=True)
+            if isinstance(ended, httpx.Response):
+                await ended.aclose()
+            raise
 
     async def _body(self, response: httpx.Response) -> bytes:
         body = bytearray()
