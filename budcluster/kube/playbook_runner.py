@@ -3,7 +3,9 @@
 It stands alone so that Ansible sees a scrubbed environment, blocks nobody, and can be stopped with a signal.
 """
 
+import contextlib
 import json
+import os
 import signal
 import sys
 import threading
@@ -23,6 +25,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     home = Path(request["home"])
+    _outlived_by_nobody(str(home))
     runner = ansible_runner.run(
         private_data_dir=str(home),
         playbook=request["playbook"],
@@ -38,6 +41,26 @@ def main() -> int:
     elif runner.rc == _UNUSABLE:
         _say(ended="unusable")
     return 0 if runner.rc == 0 else 1
+
+
+def _outlived_by_nobody(home: str) -> None:
+    """Have Ansible killed should this process die, however it dies.
+
+    ansible-runner starts Ansible in a session of its own, out of reach for whoever kills our process group. A child
+    holds the end of a pipe, and when the pipe closes it kills every process whose command line names our folder.
+    """
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        for descriptor in (0, 1, 2, writer):
+            os.close(descriptor)  # nobody waits for our output
+        os.setsid()
+        os.read(reader, 1)
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if home.encode() in (process / "cmdline").read_bytes():
+                    os.killpg(int(process.name), signal.SIGKILL)
+        os._exit(0)
+    os.close(reader)
 
 
 def _tell(event: dict[str, Any]) -> bool:

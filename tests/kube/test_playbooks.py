@@ -1,6 +1,12 @@
 """The gateway to Ansible: variables as data, and failures that name their cause."""
 
+import asyncio
+import contextlib
 import json
+import os
+import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +104,40 @@ async def test_text_of_users_stays_text_in_ansible(tmp_path: Path) -> None:
     run = await gateway.run("echo.yml", kubeconfig(), variables={"claim": {"name": NASTY[0]}}, timeout_s=60)
     assert (run.tasks, run.changed) == (1, 1)
     assert (tmp_path / "out").read_text() == NASTY[0]
+
+
+@pytest.mark.slow
+async def test_ansible_does_not_outlive_a_runner_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "wait.yml").write_text(
+        "- hosts: localhost\n  gather_facts: false\n  tasks:\n    - ansible.builtin.command: sleep 600\n"
+    )
+    (tmp_path / "variables.yml").write_text("{}")
+    request = {"playbook": str(tmp_path / "wait.yml"), "variables": str(tmp_path / "variables.yml")}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    runner = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "budcluster.kube.playbook_runner",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, start_new_session=True,
+        env={**os.environ, "PATH": path},
+    )  # fmt: skip
+    assert runner.stdin is not None
+    runner.stdin.write(json.dumps({**request, "home": str(tmp_path)}).encode())
+    runner.stdin.close()
+    await _until(lambda: "sleep 600" in _command_lines())
+    os.killpg(runner.pid, signal.SIGKILL)
+    await runner.wait()
+    await _until(lambda: str(tmp_path) not in _command_lines())
+
+
+def _command_lines() -> str:
+    lines = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            lines.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return "\n".join(lines)
+
+
+async def _until(is_true: Callable[[], bool]) -> None:
+    deadline = asyncio.get_running_loop().time() + 30
+    while not is_true():
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.05)
