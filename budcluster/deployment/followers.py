@@ -106,7 +106,7 @@ class RemovalFollower:
 
 
 async def _row(session: WriteSession, operation: Operation) -> Deployment | None:
-    return await session.get(Deployment, operation.subject_id, with_for_update=True, populate_existing=True)
+    return await repository.find_locked(session, operation.subject_id)
 
 
 async def _reopened(session: WriteSession, operation: Operation) -> Deployment:

@@ -40,10 +40,17 @@ async def get_deployment(session: ReadSession, deployment_id: UUID) -> Deploymen
 
 async def lock_deployment(session: WriteSession, deployment_id: UUID) -> Deployment:
     """The deployment's row, held until the transaction ends. Raises DeploymentNotFound."""
-    deployment = await session.get(Deployment, deployment_id, with_for_update=True, populate_existing=True)
+    deployment = await find_locked(session, deployment_id)
     if deployment is None:
         raise DeploymentNotFound(deployment_id)
     return deployment
+
+
+async def find_locked(session: WriteSession, deployment_id: UUID) -> Deployment | None:
+    """The row as it is now, held until the transaction ends; None when it is gone."""
+    # Not session.get: with a lock that refuses a row which has changed since this session first saw it.
+    held = select(Deployment).where(Deployment.id == deployment_id).with_for_update()
+    return (await session.scalars(held.execution_options(populate_existing=True))).one_or_none()
 
 
 async def revisions_of(session: ReadSession, deployment_id: UUID) -> list[DeploymentRevision]:

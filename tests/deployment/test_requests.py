@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import func, select
 
 from budcluster.cluster.models import Cluster, ClusterOrigin, ClusterProvider, ClusterStatus
-from budcluster.deployment.models import Deployment, DeploymentStatus
+from budcluster.deployment import repository
+from budcluster.deployment.models import Deployment, DeploymentStatus, RuntimeType
 from budcluster.hardware.reader import read_cluster
 from budcluster.kit.database import Database
 from tests.deployment.models import LLAMA_8B
@@ -202,3 +203,18 @@ async def test_a_credential_in_use_is_not_deleted(client: httpx.AsyncClient, clu
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/credential-in-use")
     wrong = await client.post("/deployments", json=_request(cluster_id, config={"registry_credential_id": credential}))
     assert wrong.json()["errors"][0]["pointer"] == "/config/registry_credential_id"
+
+
+async def test_a_row_that_changed_meanwhile_can_still_be_locked(database: Database, cluster_id: UUID) -> None:
+    async with database.writing() as session:
+        made = Deployment(
+            cluster_id=cluster_id, name="chat", model="m", runtime=RuntimeType.VLLM, namespace="n", helm_release="r",
+            status=DeploymentStatus.RUNNING,
+        )  # fmt: skip
+        session.add(made)
+    async with database.writing() as session:
+        seen = await repository.get_deployment(session, made.id)
+        async with database.writing() as other:
+            (await repository.lock_deployment(other, made.id)).replicas_ready = 1
+        locked = await repository.lock_deployment(session, made.id)
+        assert (locked is seen, locked.replicas_ready, locked.version) == (True, 1, 2)
