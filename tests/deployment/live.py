@@ -39,6 +39,11 @@ class Live:
 
     async def prepare(self) -> None:
         """The cluster's row, and the namespace of models."""
+        await self.prepare_row()
+        self.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+
+    async def prepare_row(self) -> None:
+        """A READY cluster whose stored credential opens the server."""
         kubeconfig = self.server.kubeconfig().encode()
         async with self.database.writing() as session:
             session.add(
@@ -51,7 +56,6 @@ class Live:
                     kubeconfig_encrypted=self.vault.seal(kubeconfig, kubeconfig_owner(self.cluster_id)),
                 )
             )
-        self.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
 
     async def add(self, *, status: DeploymentStatus = DeploymentStatus.RUNNING, replicas: int = 1) -> UUID:
         """A deployment's row."""
