@@ -60,7 +60,7 @@ class Standings:
             known = await _known(session, deployment)
             observed = observe(known, seen)
             status, again_s = settle(known, observed, self._damping, lasted_s=self._lasted(deployment_id, observed))
-            await self._apply(session, deployment, observed, status)
+            await self._apply(session, deployment, observed, status, withdrawn=seen.workload is None and not seen.pods)
         return again_s
 
     def _lasted(self, deployment_id: UUID, observed: Observed) -> float:
@@ -81,10 +81,19 @@ class Standings:
             )
 
     async def _apply(
-        self, session: WriteSession, deployment: Deployment, observed: Observed, status: DeploymentStatus
+        self,
+        session: WriteSession,
+        deployment: Deployment,
+        observed: Observed,
+        status: DeploymentStatus,
+        *,
+        withdrawn: bool,
     ) -> None:
         now = self._clock.now().isoformat()
         diagnosis = document(observed.finding, before=deployment.diagnosis, now=now)
+        if withdrawn and diagnosis is None:
+            # A failed start was taken back: with its pods gone nothing is healed, and the cause must stay readable.
+            diagnosis = deployment.diagnosis
         values: dict[str, Any] = {
             "replicas_ready": observed.ready, "servable": observed.servable, "diagnosis": diagnosis
         }  # fmt: skip
