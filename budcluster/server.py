@@ -42,7 +42,7 @@ def serve(settings: Settings) -> int:
         asyncio.run(_check_listening(settings))
         listener = listen(settings.host, settings.port)
         service = make_service(settings)
-        service.on_started = _spare_what_stays
+        service.on_started = spare_what_stays
         run(create_app(settings, service), settings, listener)
     except CannotServe as error:
         sys.stderr.write(f"budcluster: {error}\n")
@@ -87,7 +87,7 @@ def run(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
     _Server(config, edge.service(Feeds)).run(sockets=[listener])
 
 
-def _spare_what_stays() -> None:
+def spare_what_stays() -> None:
     """Take all that the start has loaded out of the garbage collector's rounds.
 
     Modules, models and routes stay for the life of the process; walking through them again and again took a third of

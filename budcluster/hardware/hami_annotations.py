@@ -3,10 +3,11 @@
 In the JSON form Go's `omitempty` drops every zero value: an absent `health` means unhealthy, an absent index means 0.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+import orjson
 
 from budcluster.hardware.labels import Gaps, shown
 
@@ -74,7 +75,7 @@ def _from_json(text: str) -> list[RegisteredGpu]:
             healthy=entry.get("health", False) is True,
             mode=str(entry.get("mode", "hami-core")),
         )
-        for entry in json.loads(text)
+        for entry in orjson.loads(text)
     ]
 
 

@@ -146,8 +146,13 @@ def _asks(container: Json) -> bool:
 
 
 def _values(values: object, prefixes: tuple[str, ...]) -> dict[str, str]:
-    chosen = (name for name in _mapping(values) if name.startswith(prefixes))
-    return {name[:320]: _text(_mapping(values)[name]) for name, _ in zip(chosen, range(_MOST_ENTRIES), strict=False)}
+    kept: dict[str, str] = {}
+    for name, value in _mapping(values).items():
+        if len(kept) == _MOST_ENTRIES:
+            break
+        if name.startswith(prefixes):
+            kept[name[:320]] = _text(value)
+    return kept
 
 
 def _text(value: object, longest: int = _LONGEST_VALUE) -> str:
