@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, NewType
+from typing import Any, ClassVar, Final, NewType
 
 import structlog
 from sqlalchemy import DateTime, Enum, Integer, MetaData, text
@@ -71,11 +71,19 @@ class DatabaseUnavailable(UpstreamUnavailable):
 
     title = "The database is not available"
 
+    sentence: ClassVar = (
+        "The service cannot reach its database just now; nothing was changed. Try again in a few seconds."
+    )
+
     def __init__(self) -> None:
-        super().__init__(
-            "The service cannot reach its database just now; nothing was changed. Try again in a few seconds.",
-            headers={"Retry-After": "5"},
-        )
+        super().__init__(self.sentence, headers={"Retry-After": "5"})
+
+
+class DatabaseFull(DatabaseUnavailable):
+    """The disk of the service's PostgreSQL is full. Nothing was changed; once it has space, all goes on by itself."""
+
+    title = "The database's disk is full"
+    sentence = "The disk of the service's database is full; nothing was changed. Free space there, then try again."
 
 
 class Database:
@@ -152,18 +160,25 @@ class _translated:  # noqa: N801 - reads as a phrase where it is used
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is not None and is_outage(error):
             raise_if_cancelled()
-            raise DatabaseUnavailable from error
+            raise (DatabaseFull if _state_of(error) == _DISK_FULL else DatabaseUnavailable) from error
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether an error says that the server is away, as against a statement that was wrong."""
+    """Whether an error says that the server is away or short of something, as against a statement that was wrong."""
     if isinstance(error, DBAPIError):
-        state = str(getattr(error.orig, "sqlstate", "") or "")
-        # 08 connection, 57P0x shutdown and crash, 53300 too many connections (PostgreSQL 17, appendix A).
+        state = _state_of(error)
+        # 08 connection, 53 insufficient resources, 57P0x shutdown and crash (PostgreSQL 17, appendix A).
         return (
             error.connection_invalidated
-            or state[:2] == "08"
-            or state in {"57P01", "57P02", "57P03", "53300"}
+            or state[:2] in {"08", "53"}
+            or state in {"57P01", "57P02", "57P03"}
             or (isinstance(error, InterfaceError | OperationalError) and not state)
         )
     return isinstance(error, PoolTimeout | ConnectionError | TimeoutError | FileNotFoundError)
+
+
+_DISK_FULL: Final = "53100"
+
+
+def _state_of(error: BaseException) -> str:
+    return str(getattr(getattr(error, "orig", None), "sqlstate", "") or "")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from budcluster.kit.command import LineSink
+from budcluster.kit.disk import writing_below
 from budcluster.kit.process import ProcessSlots
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.helm import HelmGateway, Release
@@ -43,19 +44,26 @@ class Doors:
         self._slots = ProcessSlots(max_tools)
         self._helm_home = workspace / "helm"
         self._path = path
-        self._playbooks = PlaybookGateway(playbooks, slots=self._slots, collections=collections, path=path)
+        self._playbooks = PlaybookGateway(
+            playbooks, workspace=workspace, slots=self._slots, collections=collections, path=path
+        )
 
     async def render(self, release: Release) -> list[dict[str, Any]]:
-        """The objects that a release would make. Talks to no cluster. Raises RenderFailed, ChartUnavailable."""
-        self._helm_home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """The objects that a release would make. Talks to no cluster.
+
+        Raises RenderFailed, ChartUnavailable, DiskFull.
+        """
         nowhere = Kubeconfig(server="https://nowhere.invalid", certificate_authority=b"")
-        helm = HelmGateway(nowhere, home=self._helm_home, slots=self._slots, path=self._path)
-        return await helm.render(release)
+        return await self._helm(nowhere).render(release)
 
     @asynccontextmanager
     async def open(self, kubeconfig: Kubeconfig, *, on_line: LineSink | None = None) -> AsyncIterator[Door]:
-        """The cluster behind this credential. Lines of the tools go masked to `on_line`."""
-        self._helm_home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        helm = HelmGateway(kubeconfig, home=self._helm_home, slots=self._slots, on_line=on_line, path=self._path)
+        """The cluster behind this credential. Lines of the tools go masked to `on_line`. Raises DiskFull."""
+        helm = self._helm(kubeconfig, on_line)
         async with ClusterClient(kubeconfig) as client:
             yield Door(kubeconfig, client, helm, self._playbooks, on_line)
+
+    def _helm(self, kubeconfig: Kubeconfig, on_line: LineSink | None = None) -> HelmGateway:
+        with writing_below(self._helm_home):
+            self._helm_home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return HelmGateway(kubeconfig, home=self._helm_home, slots=self._slots, on_line=on_line, path=self._path)

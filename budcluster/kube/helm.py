@@ -18,6 +18,7 @@ import structlog
 from pyhelm3.command import Command as Pyhelm
 
 from budcluster.kit.command import Command, Line, LineSink, Stream, ToolFailed, ToolTimedOut
+from budcluster.kit.disk import raise_if_full
 from budcluster.kit.process import ProcessSlots, run
 from budcluster.kube.kubeconfig import Kubeconfig
 
@@ -290,7 +291,7 @@ class HelmGateway:
 
     @asynccontextmanager
     async def _command(self, timeout_s: float) -> AsyncIterator[Pyhelm]:
-        """A pyhelm3 command whose kubeconfig lives as long as this block. Raises HelmError."""
+        """A pyhelm3 command whose kubeconfig lives as long as this block. Raises HelmError, and DiskFull."""
         with self._kubeconfig.in_memory() as path:
             try:
                 async with self._slots:
@@ -305,6 +306,7 @@ class HelmGateway:
             except ToolTimedOut as error:
                 raise NotReadyInTime(f"Helm did not end within {error.timeout_s:.0f} s and was stopped.") from error
             except ToolFailed as error:
+                raise_if_full(error.tail, self._home)
                 raise classify(error.tail) from error
 
     def _environment(self) -> dict[str, str]:

@@ -6,6 +6,7 @@ It stands alone so that Ansible sees a scrubbed environment, blocks nobody, and 
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -44,10 +45,11 @@ def main() -> int:
 
 
 def _outlived_by_nobody(home: str) -> None:
-    """Have Ansible killed should this process die, however it dies.
+    """Have Ansible killed and our folder removed should this process die, however it dies.
 
     ansible-runner starts Ansible in a session of its own, out of reach for whoever kills our process group. A child
-    holds the end of a pipe, and when the pipe closes it kills every process whose command line names our folder.
+    holds the end of a pipe, and when the pipe closes it kills every process whose command line names our folder, and
+    removes the folder.
     """
     reader, writer = os.pipe()
     if os.fork() == 0:
@@ -59,6 +61,7 @@ def _outlived_by_nobody(home: str) -> None:
             with contextlib.suppress(OSError):
                 if home.encode() in (process / "cmdline").read_bytes():
                     os.killpg(int(process.name), signal.SIGKILL)
+        shutil.rmtree(home, ignore_errors=True)
         os._exit(0)
     os.close(reader)
 

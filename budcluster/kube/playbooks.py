@@ -20,6 +20,7 @@ import structlog
 import yaml
 
 from budcluster.kit.command import Command, Line, LineSink, Stream, ToolFailed, ToolMissing, ToolTimedOut
+from budcluster.kit.disk import raise_if_full, writing_below
 from budcluster.kit.process import ProcessSlots, run
 from budcluster.kit.redaction import Redactor
 from budcluster.kube.kubeconfig import Kubeconfig
@@ -78,12 +79,17 @@ class PlaybookGateway:
         self,
         folder: Path,
         *,
+        workspace: Path,
         slots: ProcessSlots,
         collections: Path | None = None,
         path: str | None = None,
     ) -> None:
-        """`collections` is where kubernetes.core lies, where it is not in Ansible's own places."""
+        """Each run gets a folder of its own below `workspace`.
+
+        `collections` is where kubernetes.core lies, where it is not in Ansible's own places.
+        """
         self._folder = folder
+        self._workspace = workspace
         self._slots = slots
         self._collections = collections
         self._path = path
@@ -98,15 +104,19 @@ class PlaybookGateway:
         on_task: TaskSink | None = None,
         on_line: LineSink | None = None,
     ) -> PlaybookRun:
-        """Run one playbook to its end. Cancelling stops Ansible politely, then firmly. Raises PlaybookError."""
+        """Run one playbook to its end. Cancelling stops Ansible politely, then firmly.
+
+        Raises PlaybookError, and DiskFull.
+        """
         file = (self._folder / playbook).resolve()
         if not file.is_file():
             raise PlaybookMissing(f"there is no playbook {playbook} in {self._folder}; check ANSIBLE_PLAYBOOKS_PATH.")
-        home = Path(tempfile.mkdtemp(prefix="budcluster-playbook-"))
         events = _Events(on_task, on_line)
+        home = self._new_home()
         try:
             variables_file = home / "variables.yml"
-            variables_file.write_text(as_data(variables))
+            with writing_below(self._workspace):
+                variables_file.write_text(as_data(variables))
             with kubeconfig.in_memory() as kubeconfig_file:
                 request = {"playbook": str(file), "variables": str(variables_file), "home": str(home)}
                 command = Command(
@@ -125,11 +135,17 @@ class PlaybookGateway:
         except ToolMissing as error:
             raise AnsibleMissing(error.sentence) from error
         except ToolFailed as error:
+            raise_if_full([*events.said, *error.tail], self._workspace)
             raise events.failure(playbook, error) from error
         finally:
             shutil.rmtree(home, ignore_errors=True)
         log.info("playbook.finished", playbook=playbook, tasks=events.tasks, changed=events.changed)
         return PlaybookRun(changed=events.changed, tasks=events.tasks)
+
+    def _new_home(self) -> Path:
+        with writing_below(self._workspace):
+            self._workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return Path(tempfile.mkdtemp(prefix="playbook-", dir=self._workspace))
 
     def _environment(self, home: Path, kubeconfig_file: str) -> dict[str, str]:
         bin_folder = str(Path(sys.executable).parent)
@@ -158,7 +174,7 @@ class _Events:
         self.changed = 0
         self._failures: list[tuple[str, str]] = []
         self._reason: str | None = None
-        self._said: deque[str] = deque(maxlen=20)
+        self.said: deque[str] = deque(maxlen=20)
 
     def take(self, line: Line) -> None:
         """One line of the runner's output: an event on standard output, anything else is text for the log."""
@@ -188,7 +204,7 @@ class _Events:
             return None
         masked = {key: _REDACTOR.mask(value) if isinstance(value, str) else value for key, value in event.items()}
         if "text" in masked:
-            self._said.append(masked["text"])
+            self.said.append(masked["text"])
         return masked
 
     def failure(self, playbook: str, error: ToolFailed) -> PlaybookError:
@@ -197,7 +213,7 @@ class _Events:
             return TaskFailed(*self._failures[-1])
         if self._reason == "ansible-missing":
             return AnsibleMissing("ansible-playbook is not installed where the service runs; install ansible-core.")
-        text = "\n".join(line for line in (self._said or error.tail) if line)
+        text = "\n".join(line for line in (self.said or error.tail) if line)
         if "couldn't resolve module/action 'kubernetes.core" in text:
             return AnsibleMissing(
                 "the Ansible collection kubernetes.core is not installed; set ANSIBLE_COLLECTIONS_PATH to where it is."

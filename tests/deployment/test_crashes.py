@@ -1,6 +1,5 @@
 """Deployments come up, change and go although the service is killed in every step: kill -9, a real process."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -8,6 +7,7 @@ import httpx
 import pytest
 
 from sandbox.kubernetes.server import KubernetesServer
+from tests.deployment.live import until
 from tests.deployment.operator import Operator
 from tests.fixtures.cluster import Onboarder
 from tests.fixtures.service_process import ServiceProcess
@@ -39,8 +39,9 @@ class Unlucky(Operator):
 
     async def killed_while_undoing(self, operation_id: str, step: str) -> dict[str, Any]:
         """Kill the service once it takes the step back; the operation at its end."""
-        while (await self._step(operation_id, step))["detail"] != "Being undone":
-            await asyncio.sleep(0.02)
+        await until(
+            lambda: self._step(operation_id, step), lambda seen: seen["detail"] == "Being undone", deadline_s=120
+        )
         await self.service.kill()
         await self.service.start()
         return await self.user.ended(operation_id)
@@ -61,9 +62,7 @@ async def operator(mortal_service: ServiceProcess, gpu_cluster: KubernetesServer
 
 async def test_a_deployment_survives_a_kill_in_every_single_step(operator: Unlucky) -> None:
     begun = await operator.begin("chat")
-    operation, killed = await operator.user.ended_with_a_kill_in_each(
-        operator.service, begun["operation_id"], DEPLOY
-    )
+    operation, killed = await operator.user.ended_with_a_kill_in_each(operator.service, begun["operation_id"], DEPLOY)
     assert operation["status"] == "SUCCEEDED", operation
     shown = await operator.show(begun["id"])
     assert (shown["status"], shown["replicas"]) == ("RUNNING", {"desired": 1, "ready": 1})

@@ -3,8 +3,9 @@
 import asyncio
 
 import pytest
+from sqlalchemy import text
 
-from budcluster.kit.database import Database, DatabaseUnavailable
+from budcluster.kit.database import Database, DatabaseFull, DatabaseUnavailable
 
 
 async def _lose_connection(database: Database) -> None:
@@ -32,3 +33,11 @@ async def test_a_connection_lost_during_cancellation_does_not_hide_that(database
     task.cancel()
     await asyncio.wait({task})
     assert task.cancelled()
+
+
+async def test_a_full_disk_of_the_database_is_told_as_such_and_can_be_waited_for(database: Database) -> None:
+    with pytest.raises(DatabaseFull, match="Free space there") as caught:
+        async with database.writing() as session:
+            await session.execute(text("do $$ begin raise 'no space' using errcode = 'disk_full'; end $$"))
+    assert isinstance(caught.value, DatabaseUnavailable)
+    assert (caught.value.status, caught.value.slug()) == (503, "database-full")

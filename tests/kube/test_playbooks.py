@@ -81,7 +81,7 @@ def kubeconfig() -> Kubeconfig:
 
 
 async def test_a_playbook_that_is_not_there_is_missing(tmp_path: Path) -> None:
-    gateway = PlaybookGateway(tmp_path, slots=ProcessSlots(1))
+    gateway = PlaybookGateway(tmp_path, workspace=tmp_path, slots=ProcessSlots(1))
     with pytest.raises(PlaybookMissing, match="ANSIBLE_PLAYBOOKS_PATH"):
         await gateway.run("none.yml", kubeconfig(), variables={}, timeout_s=5)
 
@@ -90,7 +90,7 @@ async def test_a_playbook_that_is_not_there_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["- hosts: [", "just text", "- hosts: localhost\n  tasks: 7\n"])
 async def test_a_broken_playbook_is_refused_by_ansible_itself(tmp_path: Path, content: str) -> None:
     (tmp_path / "broken.yml").write_text(content)
-    gateway = PlaybookGateway(tmp_path, slots=ProcessSlots(1))
+    gateway = PlaybookGateway(tmp_path, workspace=tmp_path, slots=ProcessSlots(1))
     with pytest.raises(PlaybookMissing, match=r"broken\.yml is no valid playbook"):
         await gateway.run("broken.yml", kubeconfig(), variables={}, timeout_s=60)
 
@@ -100,14 +100,14 @@ async def test_text_of_users_stays_text_in_ansible(tmp_path: Path) -> None:
     write = {"ansible.builtin.copy": {"dest": str(tmp_path / "out"), "content": "{{ claim.name }}"}}
     play = {"hosts": "localhost", "gather_facts": False, "tasks": [{"name": "Write", **write}]}
     (tmp_path / "echo.yml").write_text(json.dumps([play]))
-    gateway = PlaybookGateway(tmp_path, slots=ProcessSlots(1))
+    gateway = PlaybookGateway(tmp_path, workspace=tmp_path, slots=ProcessSlots(1))
     run = await gateway.run("echo.yml", kubeconfig(), variables={"claim": {"name": NASTY[0]}}, timeout_s=60)
     assert (run.tasks, run.changed) == (1, 1)
     assert (tmp_path / "out").read_text() == NASTY[0]
 
 
 @pytest.mark.slow
-async def test_ansible_does_not_outlive_a_runner_that_is_killed(tmp_path: Path) -> None:
+async def test_ansible_and_its_files_do_not_outlive_a_runner_that_is_killed(tmp_path: Path) -> None:
     (tmp_path / "wait.yml").write_text(
         "- hosts: localhost\n  gather_facts: false\n  tasks:\n    - ansible.builtin.command: sleep 600\n"
     )
@@ -126,6 +126,7 @@ async def test_ansible_does_not_outlive_a_runner_that_is_killed(tmp_path: Path) 
     os.killpg(runner.pid, signal.SIGKILL)
     await runner.wait()
     await _until(lambda: str(tmp_path) not in _command_lines())
+    await _until(lambda: not tmp_path.exists())
 
 
 def _command_lines() -> str:
