@@ -25,7 +25,7 @@ from budcluster.durable.execution import Execution
 from budcluster.kit.database import Database
 from budcluster.kube.door import Door
 from budcluster.kube.errors import NotFound
-from budcluster.kube.resources import SECRETS
+from budcluster.kube.resources import NAMESPACES, SECRETS
 from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.journal import Journals, StepJournal
 
@@ -83,6 +83,9 @@ class ReleaseActivities:
                     facts.cluster_id, operation=str(payload.operation_id), on_line=lines_to(step)
                 )
                 async with opened as door:
+                    if await _has_namespace(door, facts.namespace):
+                        step.percent(99, detail="It is there already")
+                        return Nothing()
                     variables = {"namespace": facts.namespace}
                     await door.play("deploy_runtime.yml", variables=variables, timeout_s=_PLAYBOOK_S)
             return Nothing()
@@ -199,6 +202,15 @@ class ReleaseActivities:
         document = json.dumps({"auths": {login["server"]: entry}})
         kind = "kubernetes.io/dockerconfigjson"
         return [_secret(facts, pull_secret_name(facts.release), kind, {".dockerconfigjson": document})]
+
+
+async def _has_namespace(door: Door, name: str) -> bool:
+    """Asked first: Ansible takes seconds of processor time, and hundreds of deployments share one namespace."""
+    try:
+        found = await door.client.get(NAMESPACES, name)
+    except NotFound:
+        return False
+    return not found["metadata"].get("deletionTimestamp")
 
 
 def _secret(facts: DeploymentFacts, name: str, kind: str, values: dict[str, str]) -> dict[str, Any]:

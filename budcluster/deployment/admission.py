@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -18,8 +18,9 @@ from budcluster.deployment.errors import ConfigNotUsable
 from budcluster.deployment.fit import Demand, Fit
 from budcluster.deployment.model_facts import ModelFacts, UnusableConfig, read_config
 from budcluster.deployment.model_hub import ModelHub
+from budcluster.deployment.models import RuntimeType
 from budcluster.deployment.options import DeploymentConfig
-from budcluster.deployment.planning import Site, Wanted, context_of, demand_of, room_for_one_more, values_of
+from budcluster.deployment.planning import Site, Wanted, context_of, demand_of, room_for_one_more, runtime_of, values_of
 from budcluster.deployment.values import CacheMode, choose_rollout
 from budcluster.kit.database import ReadSession
 
@@ -39,6 +40,7 @@ class Decision:
     """What will be done with a request."""
 
     fit: Fit
+    runtime: RuntimeType
     values: dict[str, Any]
     max_model_len: int
     warnings: tuple[str, ...]
@@ -116,12 +118,13 @@ class Admission:
         seen = await capacity.look(session, cluster, self._settings.namespace)
         site = seen.site
         waiting = await capacity.waiting_on(session, cluster.id, seen, but=own)
-        config = wanted.config
-        values = self.values(wanted, site, surge=own is not None and self._has_room(wanted, site, waiting))
+        config, runtime = wanted.config, runtime_of(wanted, site)
+        wanted = replace(wanted, runtime=runtime)
+        values = self.values(wanted, site, surge=own is not None and self._has_room(wanted, runtime, site, waiting))
         context = context_of(config, wanted.facts)
-        fit = capacity.decide(config, wanted.runtime, wanted.facts, site, replicas=copies, waiting=waiting)
+        fit = capacity.decide(config, runtime, wanted.facts, site, replicas=copies, waiting=waiting)
         warnings = (*context.warnings, *fit.warnings)
-        return Decision(fit, values, context.length, warnings)
+        return Decision(fit, runtime, values, context.length, warnings)
 
     def values(self, wanted: Wanted, site: Site, *, surge: bool) -> dict[str, Any]:
         """The chart's values, with the rollout that cannot wait for ever. Raises ConfigNotUsable."""
@@ -137,8 +140,8 @@ class Admission:
             hub_mirror=self._hub_settings.mirror_for_pods,
         )
 
-    def _has_room(self, wanted: Wanted, site: Site, waiting: Sequence[Demand]) -> bool:
-        demand = demand_of(wanted.config, wanted.runtime, wanted.facts, site)
+    def _has_room(self, wanted: Wanted, runtime: RuntimeType, site: Site, waiting: Sequence[Demand]) -> bool:
+        demand = demand_of(wanted.config, runtime, wanted.facts, site)
         return room_for_one_more(demand, site.rooms, waiting)
 
     def _require_allowed_path(self, config: DeploymentConfig) -> None:

@@ -37,11 +37,11 @@ _RESERVED: Final = frozenset(
 _RESERVED_STARTS: Final = ("KUBERNETES_", "LIBCUDA_", "GPU_CORE_", "CUDA_DEVICE_")
 
 Quantization = Literal[
-    "auto_awq", "auto_gptq", "awq", "awq_marlin", "compressed-tensors", "experts_int8", "fbgemm_fp8", "fp8",
-    "fp8_per_block", "fp8_per_tensor", "gptq", "gptq_marlin", "inc", "modelopt", "modelopt_fp4", "modelopt_mxfp8",
-    "moe_wna16", "mxfp4", "mxfp8", "quark", "torchao", "w8a8_int8",
+    "auto_awq", "auto_gptq", "awq", "awq_marlin", "compressed-tensors", "experts_int8", "fp8", "fp8_per_block",
+    "fp8_per_tensor", "gptq", "gptq_marlin", "inc", "modelopt", "modelopt_fp4", "modelopt_mxfp8", "moe_wna16", "mxfp4",
+    "mxfp8", "quark", "torchao", "w8a8_fp8", "w8a8_int8",
 ]  # fmt: skip
-"""Methods of vLLM 0.33, and SGLang's w8a8_int8."""
+"""Methods that at least one runtime knows; which ones, the runtime says."""
 
 
 def check_model(model: str) -> str:

@@ -13,7 +13,7 @@ from budcluster.deployment.options import DeploymentConfig
 from budcluster.deployment.rooms import Room
 from budcluster.deployment.runtimes import RUNTIMES
 from budcluster.deployment.runtimes.flags import FlagRefused
-from budcluster.deployment.runtimes.launch import Hardware, LaunchRequest, NotSupported
+from budcluster.deployment.runtimes.launch import Hardware, Launch, LaunchRequest, NotSupported
 from budcluster.deployment.sizing import Shape, max_model_length
 from budcluster.deployment.values import Cache, CacheMode, ReleasePlan, Rollout, SecretEnv, chart_values
 from budcluster.hardware.profile import GpuVendor, NodeProfile, Sharing
@@ -56,11 +56,6 @@ class Context:
 
     length: int
     warnings: tuple[str, ...] = ()
-
-
-def choose_runtime(asked: RuntimeType | None) -> RuntimeType:
-    """As asked; else vLLM, which has an image for every kind of hardware that the others have one for."""
-    return asked or RuntimeType.VLLM
 
 
 def context_of(config: DeploymentConfig, facts: ModelFacts | None) -> Context:
@@ -112,9 +107,38 @@ class Wanted:
     name: str
     release: str
     model: str
-    runtime: RuntimeType
+    runtime: RuntimeType | None
+    """None: whichever can run it."""
     config: DeploymentConfig
     facts: ModelFacts | None
+
+
+def runtime_of(wanted: Wanted, site: Site) -> RuntimeType:
+    """The runtime that was asked for; else the first that has an image for the hardware and knows every choice.
+
+    Raises ConfigNotUsable with the first one's reason when none can.
+    """
+    if wanted.runtime is not None:
+        return wanted.runtime
+    refusals = []
+    for runtime in RUNTIMES:
+        try:
+            _launch(wanted, runtime, site)
+        except ConfigNotUsable as refusal:
+            refusals.append(refusal)
+        else:
+            return runtime
+    raise refusals[0]
+
+
+def _launch(wanted: Wanted, runtime: RuntimeType, site: Site) -> tuple[LaunchRequest, Launch]:
+    request = _request(wanted, site)
+    try:
+        return request, RUNTIMES[runtime].prepare(request)
+    except FlagRefused as refusal:
+        raise ConfigNotUsable("extra_args", str(refusal)) from None
+    except NotSupported as refusal:
+        raise ConfigNotUsable(refusal.field, str(refusal)) from None
 
 
 def values_of(
@@ -127,21 +151,12 @@ def values_of(
     hub_mirror: str | None = None,
 ) -> dict[str, Any]:
     """The chart's values. Raises ConfigNotUsable."""
-    config, runtime = wanted.config, RUNTIMES[wanted.runtime]
-    try:
-        runtime.flags.check(config.extra_args)
-    except FlagRefused as refusal:
-        raise ConfigNotUsable("extra_args", str(refusal)) from None
+    config, runtime = wanted.config, runtime_of(wanted, site)
     _require_sound(config)
-    request = _request(wanted, site)
-    try:
-        launch = runtime.launch(request)
-    except NotSupported as refusal:
-        field = "quantization" if config.quantization and "quantization" in str(refusal) else "hardware"
-        raise ConfigNotUsable(field, str(refusal)) from None
+    request, launch = _launch(wanted, runtime, site)
     plan = ReleasePlan(
         deployment_id=str(wanted.id),
-        runtime=wanted.runtime,
+        runtime=runtime,
         request=request,
         launch=launch,
         replicas=config.replicas,

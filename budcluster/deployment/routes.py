@@ -219,7 +219,7 @@ def _preview(done: Rendered) -> Preview:
         {
             "fit": capacity.as_facts(done.decision.fit),
             "warnings": list(dict.fromkeys(done.warnings)),
-            "runtime": done.wanted.runtime,
+            "runtime": done.decision.runtime,
             "max_model_len": done.decision.max_model_len,
             "values": done.decision.values,
             "manifests": done.manifests,

@@ -42,7 +42,7 @@ class DeploymentRequest(Body):
     )
     model_id: Parsed[UUID | None] = Field(None, description="Your own id of the model.")
     endpoint_id: Parsed[UUID | None] = Field(None, description="Your own id of the endpoint that this serves.")
-    runtime: RuntimeChoice = Field("auto", description="`auto`: vLLM, in the image for the cluster's hardware.")
+    runtime: RuntimeChoice = Field("auto", description="`auto`: the first that runs on the hardware with `config`.")
     config: DeploymentConfig = Field(default_factory=DeploymentConfig)
     labels: Labels = Field(default_factory=dict)
 

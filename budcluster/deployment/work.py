@@ -26,7 +26,7 @@ from budcluster.deployment.helm_utils import release_name, release_of, slug_of
 from budcluster.deployment.lifecycle import move
 from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
 from budcluster.deployment.options import DeploymentConfig
-from budcluster.deployment.planning import Wanted, choose_runtime
+from budcluster.deployment.planning import Wanted
 from budcluster.deployment.schemas import DeploymentChange, DeploymentRequest
 from budcluster.kit.database import Database, WriteSession
 from budcluster.kube.door import Doors
@@ -50,7 +50,6 @@ class Rendered:
     """What a request would do."""
 
     decision: Decision
-    wanted: Wanted
     warnings: tuple[str, ...]
     manifests: list[dict[str, Any]]
 
@@ -77,7 +76,7 @@ class DeploymentWork:
             await self._admission.require_credentials(session, request.config)
             decision = await self._admission.decide(session, cluster, wanted, copies=request.config.replicas)
         manifests = await self._doors.render(release_of(wanted.release, self._namespace, decision.values))
-        return Rendered(decision, wanted, (*known.warnings, *decision.warnings), manifests)
+        return Rendered(decision, (*known.warnings, *decision.warnings), manifests)
 
     async def create(self, session: WriteSession, request: DeploymentRequest, *, force: bool, actor: str) -> Accepted:
         """Check the request and ask for the deployment.
@@ -99,7 +98,7 @@ class DeploymentWork:
             model_id=request.model_id,
             name=wanted.name,
             model=wanted.model,
-            runtime=wanted.runtime,
+            runtime=decision.runtime,
             config=wanted.config.kept(),
             max_model_len=decision.max_model_len,
             labels=request.labels,
@@ -358,7 +357,7 @@ def _wanted(request: DeploymentRequest, known: Description) -> Wanted:
         name=name,
         release=release_name(name, deployment_id),
         model=request.model,
-        runtime=choose_runtime(request.runtime_type()),
+        runtime=request.runtime_type(),
         config=request.config,
         facts=known.facts,
     )

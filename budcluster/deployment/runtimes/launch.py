@@ -27,7 +27,12 @@ class Hardware(StrEnum):
 
 
 class NotSupported(ValueError):
-    """A combination that no image of the runtime serves; the message says which do."""
+    """A choice that the runtime has no image or no option for; the message says what there is."""
+
+    def __init__(self, field: str, sentence: str) -> None:
+        """`field` is the choice's key in the config."""
+        super().__init__(sentence)
+        self.field = field
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +111,25 @@ class Runtime:
     min_driver_major: int
     """NVIDIA driver that the pinned image's CUDA needs."""
     hardware: frozenset[Hardware]
+    quantizations: frozenset[str]
+    """Methods that its option takes; empty: the checkpoint alone decides."""
+    kv_cache_dtypes: frozenset[str]
     flags: FlagRules
     launch: Callable[[LaunchRequest], Launch]
+
+    def prepare(self, request: LaunchRequest) -> Launch:
+        """How the replica is started. Raises NotSupported, and FlagRefused for an extra argument."""
+        name = self.flags.runtime
+        self.flags.check(request.extra_args)
+        for key, asked, known in (
+            ("quantization", request.quantization, self.quantizations),
+            ("kv_cache_dtype", request.kv_cache_dtype, self.kv_cache_dtypes),
+        ):
+            if asked is not None and not known:
+                raise NotSupported(key, f"{name} takes the {key} from the checkpoint; deploy one that has it")
+            if asked is not None and asked not in known:
+                raise NotSupported(key, f"{name} does not know {asked}; it knows {', '.join(sorted(known))}")
+        return self.launch(request)
 
 
 def startup_budget_s(weights_bytes: int | None) -> int:
@@ -143,5 +165,5 @@ def image_for(request: LaunchRequest, runtime: str, images: Mapping[Hardware, st
         return request.image
     if request.hardware not in images:
         known = ", ".join(sorted(images))
-        raise NotSupported(f"{runtime} has no image for {request.hardware}; it runs on {known}")
+        raise NotSupported("hardware", f"{runtime} has no image for {request.hardware}; it runs on {known}")
     return images[request.hardware]

@@ -81,4 +81,18 @@ def _launch(request: LaunchRequest) -> Launch:
     )
 
 
-RUNTIME: Final = Runtime("0.5.23", 580, frozenset(_IMAGES), _FLAGS, _launch)
+RUNTIME: Final = Runtime(
+    version="0.5.23",
+    min_driver_major=580,
+    hardware=frozenset(_IMAGES),
+    # Its wheel, srt/arg_groups: choices.py and fields/model.py.
+    quantizations=frozenset(
+        {
+            "awq", "awq_marlin", "compressed-tensors", "fp8", "gptq", "gptq_marlin", "modelopt", "modelopt_fp4",
+            "moe_wna16", "mxfp4", "mxfp8", "quark", "w8a8_fp8", "w8a8_int8",
+        }
+    ),
+    kv_cache_dtypes=frozenset({"auto", "fp8_e4m3", "fp8_e5m2"}),
+    flags=_FLAGS,
+    launch=_launch,
+)  # fmt: skip

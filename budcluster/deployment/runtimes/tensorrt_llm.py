@@ -8,7 +8,6 @@ from budcluster.deployment.runtimes.launch import (
     Hardware,
     Launch,
     LaunchRequest,
-    NotSupported,
     Probe,
     Runtime,
     image_for,
@@ -41,8 +40,6 @@ _FLAGS: Final = FlagRules(
 
 
 def _launch(request: LaunchRequest) -> Launch:
-    if request.quantization is not None:
-        raise NotSupported("TensorRT-LLM takes the quantization from the checkpoint; deploy a quantized model instead")
     # Its default host is localhost, and no probe ever reaches that.
     args = [request.model, "--host", "0.0.0.0", "--port", str(_PORT), "--backend", "pytorch"]  # noqa: S104
     args += ["--tp_size", str(request.tensor_parallel), "--pp_size", str(request.pipeline_parallel)]
@@ -79,4 +76,12 @@ def _config(request: LaunchRequest) -> dict[str, Any]:
     return config
 
 
-RUNTIME: Final = Runtime("1.2.1", 580, frozenset(_IMAGES), _FLAGS, _launch)
+RUNTIME: Final = Runtime(
+    version="1.2.1",
+    min_driver_major=580,
+    hardware=frozenset(_IMAGES),
+    quantizations=frozenset(),
+    kv_cache_dtypes=frozenset({"auto", "fp8"}),
+    flags=_FLAGS,
+    launch=_launch,
+)

@@ -101,4 +101,19 @@ def _seccomp(on_cpu: bool) -> str:
     return "Unconfined" if on_cpu else "RuntimeDefault"
 
 
-RUNTIME: Final = Runtime("0.33.0", 580, frozenset(_IMAGES), _FLAGS, _launch)
+RUNTIME: Final = Runtime(
+    version="0.33.0",
+    min_driver_major=580,
+    hardware=frozenset(_IMAGES),
+    # Its wheel: model_executor/layers/quantization and config/cache.py; without what it calls deprecated and refuses.
+    quantizations=frozenset(
+        {
+            "auto_awq", "auto_gptq", "awq", "awq_marlin", "compressed-tensors", "experts_int8", "fp8", "fp8_per_block",
+            "fp8_per_tensor", "gptq", "gptq_marlin", "inc", "modelopt", "modelopt_fp4", "modelopt_mxfp8", "moe_wna16",
+            "mxfp4", "mxfp8", "quark", "torchao",
+        }
+    ),
+    kv_cache_dtypes=frozenset({"auto", "fp8", "fp8_e4m3", "fp8_e5m2"}),
+    flags=_FLAGS,
+    launch=_launch,
+)  # fmt: skip
