@@ -77,6 +77,8 @@ class ClusterEye:
                     await self._see(door.client)
             except* _NO_ACCESS as group:
                 log.info("deployments.watch_interrupted", error=type(group.exceptions[0]).__name__)
+            # A group of tasks that fails while it is cancelled tells of the failure only.
+            raise_if_cancelled()
             failures = 0 if self._complete else failures + 1
             self._complete = False
             await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])

@@ -28,6 +28,7 @@ from budcluster.hardware.inventory_store import (
 from budcluster.hardware.pods import is_over, read_pod
 from budcluster.hardware.survey import LIVE_PODS, NODE_FEATURES
 from budcluster.hardware.trimming import digest_of, release_of, trim_feature, trim_node, trim_pod
+from budcluster.kit.cancellation import raise_if_cancelled
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import DatabaseUnavailable
 from budcluster.kit.errors import DomainError
@@ -118,6 +119,8 @@ class InventoryKeeper:
                 error = _first(group)
                 self._problem = error.detail if isinstance(error, DomainError) else str(error)
                 log.info("inventory.interrupted", error=type(error).__name__)
+            # A group of tasks that fails while it is cancelled tells of the failure only.
+            raise_if_cancelled()
             failures = 0 if self._contact != begun else failures + 1
             pause = self._pace.pauses[min(failures, len(self._pace.pauses) - 1)]
             # Not all at once when many clusters come back together.
