@@ -16,6 +16,7 @@ from sqlalchemy.orm import defer
 
 from budcluster.api.paging import Listing, PageQuery, Rows
 from budcluster.hardware.errors import InventoryNotReady
+from budcluster.hardware.labels import MOST_IN_SUM
 from budcluster.hardware.models import InventoryGpu, InventoryGpuPod, InventoryNode, InventoryState
 from budcluster.hardware.pods import PodRequest, by_node
 from budcluster.hardware.profile import ClusterSum, Gpu, HardwareProfile, ModelSum, NodeProfile
@@ -179,7 +180,10 @@ async def totals(session: ReadSession, cluster_id: UUID) -> Totals:
             cast(func.coalesce(func.sum(node.gpu_count), 0), Integer).label("gpus"),
             cast(func.coalesce(func.sum(node.gpus_healthy), 0), Integer).label("gpus_healthy"),
             func.coalesce(func.sum(node.cpu_cores), 0.0).label("cpu_cores"),
-            cast(func.coalesce(func.sum(node.memory_bytes), 0), BigInteger).label("memory_bytes"),
+            # The sum is numeric: it cannot overflow before it is cut.
+            cast(func.least(func.coalesce(func.sum(node.memory_bytes), 0), MOST_IN_SUM), BigInteger).label(
+                "memory_bytes"
+            ),
         ).where(node.cluster_id == cluster_id)
     )
     state = await session.get(InventoryState, cluster_id)

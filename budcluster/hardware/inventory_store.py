@@ -74,6 +74,8 @@ class Standing:
     complete: bool
     as_of: datetime | None
     """None leaves the stored one."""
+    heard: bool
+    """Whether the cluster was heard since this keeper began: before that an older problem stands."""
     problem: str | None
     cpu_requested: float
     memory_requested_bytes: int
@@ -107,6 +109,11 @@ class InventoryStore:
         async with self._database.writing() as session:
             await session.execute(_GIVE_BACK, self._mine)
 
+    async def rest(self, problem: str, *, pause: timedelta) -> None:
+        """Say why nothing new comes in, and let nobody take the lease for a while."""
+        async with self._database.writing() as session:
+            await session.execute(_REST, {**self._mine, "problem": problem, "pause": pause})
+
     async def known(self) -> Known:
         """What was written before."""
         async with self._database.reading() as session:
@@ -133,6 +140,7 @@ class InventoryStore:
             values = {
                 "complete": standing.complete,
                 "as_of": standing.as_of,
+                "heard": standing.heard,
                 "problem": standing.problem,
                 "cpu": standing.cpu_requested,
                 "memory": standing.memory_requested_bytes,
@@ -256,7 +264,7 @@ _TAKE: Final = text("""
     insert into inventory_states (cluster_id, holder, lease_until)
     select id, :holder, now() + :lease from clusters where id = :cluster_id
     on conflict (cluster_id) do update set holder = excluded.holder, lease_until = excluded.lease_until
-    where inventory_states.holder is null or inventory_states.lease_until < now()
+    where inventory_states.lease_until is null or inventory_states.lease_until < now()
        or inventory_states.holder = excluded.holder
     returning cluster_id
 """)
@@ -264,9 +272,14 @@ _GIVE_BACK: Final = text("""
     update inventory_states set holder = null, lease_until = null
     where cluster_id = :cluster_id and holder = :holder
 """)
+_REST: Final = text("""
+    update inventory_states set holder = null, lease_until = now() + :pause, error = :problem
+    where cluster_id = :cluster_id and holder = :holder
+""")
 _STAND: Final = text("""
     update inventory_states
-    set lease_until = now() + :lease, synced = synced or :complete, as_of = coalesce(:as_of, as_of), error = :problem,
+    set lease_until = now() + :lease, synced = synced or :complete, as_of = coalesce(:as_of, as_of),
+        error = case when :heard then :problem else coalesce(:problem, error) end,
         cpu_requested = case when :complete then :cpu else cpu_requested end,
         memory_requested_bytes = case when :complete then :memory else memory_requested_bytes end
     where cluster_id = :cluster_id and holder = :holder

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budcluster.hardware.hami_annotations import Allocation, read_allocations
+from budcluster.hardware.labels import MOST
 from budcluster.kube.quantities import InvalidQuantity
 from budcluster.kube.quantities import parse as parse_quantity
 
@@ -73,7 +74,8 @@ def _amounts(values: Mapping[str, Any]) -> dict[str, float]:
     amounts = {}
     for name, text in values.items():
         try:
-            amounts[name] = float(parse_quantity(str(text)))
+            # The API server admits any amount: "9Ei" on a pod that waits for ever must not spoil the sum of the others.
+            amounts[name] = min(max(0.0, float(parse_quantity(str(text)))), MOST)
         except InvalidQuantity:
             continue  # the API server admits none; a pod from elsewhere must not stop the count of the others
     return amounts

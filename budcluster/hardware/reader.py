@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from budcluster.hardware.accelerators import read_others
 from budcluster.hardware.cpu import read_cpu
-from budcluster.hardware.labels import FEATURE, Gaps, accelerator_vendors, quantity, text_label
+from budcluster.hardware.labels import FEATURE, MOST_IN_SUM, Gaps, accelerator_vendors, quantity, text_label
 from budcluster.hardware.nvidia import VENDOR_ID, NvidiaNode
 from budcluster.hardware.pods import PodRequest, by_node
 from budcluster.hardware.profile import (
@@ -85,7 +85,7 @@ def summarize(nodes: tuple[NodeProfile, ...]) -> ClusterSum:
         nodes=len(nodes),
         nodes_ready=sum(node.ready for node in nodes),
         cpu_cores=sum(node.cpu.cores for node in nodes),
-        memory_bytes=sum(node.memory_bytes for node in nodes),
+        memory_bytes=min(MOST_IN_SUM, sum(node.memory_bytes for node in nodes)),
         gpus=sum(len(node.gpus) for node in nodes),
         gpus_healthy=sum(gpu.healthy for node in nodes for gpu in node.gpus),
         by_model=tuple(_model_sum(key, found) for key, found in sorted(models.items(), key=lambda item: str(item[0]))),

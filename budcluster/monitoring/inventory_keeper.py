@@ -25,6 +25,7 @@ from budcluster.hardware.inventory_store import (
     feature_bytes,
     seen_node,
 )
+from budcluster.hardware.labels import MOST_IN_SUM
 from budcluster.hardware.pods import is_over, read_pod
 from budcluster.hardware.survey import LIVE_PODS, NODE_FEATURES
 from budcluster.hardware.trimming import digest_of, release_of, trim_feature, trim_node, trim_pod
@@ -108,18 +109,18 @@ class InventoryKeeper:
     # -- reaching the cluster --------------------------------------------------------------------------------------
 
     async def _connect(self) -> None:
-        failures = 0
+        failures, now = 0, asyncio.get_running_loop().time
         while True:
-            begun = self._contact
+            begun, pause = now(), self._pace.pauses[min(failures, len(self._pace.pauses) - 1)]
             try:
                 async with self._open_door() as door:
                     await self._follow(door.client)
             except* _NO_ACCESS as group:
-                error = _first(group)
+                error = innermost(group)
                 self._problem = error.detail if isinstance(error, DomainError) else str(error)
                 log.info("inventory.interrupted", error=type(error).__name__)
-            failures = 0 if self._contact != begun else failures + 1
-            pause = self._pace.pauses[min(failures, len(self._pace.pauses) - 1)]
+            # A cluster that answers the lists and breaks every watch must not be listed again and again.
+            failures = 0 if now() - begun > pause else failures + 1
             # Not all at once when many clusters come back together.
             await asyncio.sleep(pause * random.uniform(0.7, 1.0))  # noqa: S311 - no secret
 
@@ -163,9 +164,10 @@ class InventoryKeeper:
         standing = Standing(
             complete=self._complete,
             as_of=self._contact if self._complete else None,
+            heard=self._contact is not None,
             problem=self._problem,
             cpu_requested=self._cpu_milli / 1000,
-            memory_requested_bytes=self._memory_bytes,
+            memory_requested_bytes=min(self._memory_bytes, MOST_IN_SUM),
         )
         try:
             await self._store.write(batch, standing, self._features)
@@ -239,7 +241,7 @@ class InventoryKeeper:
             self._batch.pods[key] = None
 
 
-def _first(error: BaseException) -> BaseException:
+def innermost(error: BaseException) -> BaseException:
     """The error inside however many groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

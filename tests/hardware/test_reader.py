@@ -2,9 +2,10 @@
 
 import pytest
 
+from budcluster.cluster.activities import as_json
 from budcluster.hardware.pods import by_node
 from budcluster.hardware.profile import GpuPool, GpuVendor, Sharing
-from budcluster.hardware.reader import read_cluster, read_node
+from budcluster.hardware.reader import read_cluster, read_node, summarize
 from tests.hardware import nodes
 
 
@@ -191,6 +192,29 @@ def test_absurd_resources_become_gaps_and_never_numbers(value: str) -> None:
     profile = read_node(node)
     assert _only(profile.pools).advertised == 0
     assert any("nvidia.com/gpu" in gap for gap in profile.gaps)
+
+
+@pytest.mark.parametrize("value", ["9Ei", "1e25", "9223372036854775807Ki", "12E"])
+def test_more_memory_or_cores_than_any_node_has_is_a_gap_and_can_be_written_down(value: str) -> None:
+    node = nodes.a100x8()
+    node["status"]["capacity"] |= {"memory": value, "cpu": value}
+    profile = read_cluster([node, nodes.a100x8()])
+    assert (profile.nodes[0].memory_bytes, profile.nodes[0].cpu.cores) == (0, 0)
+    assert [gap.split(" is ")[0] for gap in profile.nodes[0].gaps] == ["resource cpu", "resource memory"]
+    assert as_json(profile)["summary"]["memory_bytes"] == 1176213676 * 1024
+
+
+def test_the_sum_of_memory_stops_at_what_can_be_written_down() -> None:
+    node = nodes.a100x8()
+    node["status"]["capacity"]["memory"] = "1Pi"
+    summary = summarize((read_node(node),) * 9000)
+    assert as_json(summary)["memory_bytes"] == 2**63 - 1
+
+
+def test_a_pod_that_asks_for_more_than_there_is_counts_as_a_pebibyte() -> None:
+    node = nodes.a100x8()
+    request = by_node([nodes.pod(node, memory="9Ei", cpu="1e30")])[node["metadata"]["name"]][0]
+    assert dict(request.resources) == {"memory": 2**50, "cpu": 2**50}
 
 
 def test_a_node_without_anything_is_read_without_an_error() -> None:
