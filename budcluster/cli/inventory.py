@@ -60,7 +60,7 @@ def gpus(cluster: NameOrId, limit: Limit = 100, json: Json = False) -> None:
             ("MEMORY", lambda g: _mib(g["gpu"]["memory_mib"])),
             ("FREE", lambda g: _mib(g["gpu"]["free_memory_mib"])),
             ("HEALTHY", lambda g: "yes" if g["gpu"]["healthy"] else "no"),
-            ("PODS", lambda g: ", ".join(f"{use['namespace']}/{use['pod']}" for use in g["gpu"]["used_by"] or ())),
+            ("PODS", _pods),
         ],
         empty=_NOTHING,
     )
@@ -116,6 +116,13 @@ def usage(cluster: NameOrId, json: Json = False) -> None:
         ],
         empty="",
     )
+
+
+def _pods(found: Any) -> str:
+    """On the device where that is told; else those of the node's devices of its kind, in brackets."""
+    own = found["gpu"]["used_by"]
+    names = ", ".join(f"{use['namespace']}/{use['pod']}" for use in (found["pool_used_by"] if own is None else own))
+    return f"({names})" if names and own is None else names
 
 
 _AMOUNTS = (

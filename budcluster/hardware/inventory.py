@@ -19,7 +19,7 @@ from budcluster.hardware.errors import InventoryNotReady
 from budcluster.hardware.labels import MOST_IN_SUM
 from budcluster.hardware.models import InventoryGpu, InventoryGpuPod, InventoryNode, InventoryState
 from budcluster.hardware.pods import PodRequest, by_node
-from budcluster.hardware.profile import ClusterSum, Gpu, HardwareProfile, ModelSum, NodeProfile
+from budcluster.hardware.profile import ClusterSum, Gpu, HardwareProfile, ModelSum, NodeProfile, PoolUse
 from budcluster.hardware.reader import read_node, summarize
 from budcluster.kit.database import ReadSession
 
@@ -68,6 +68,8 @@ class PlacedGpu:
     """Why nothing can be placed on its node; empty on a usable one."""
     pool_free: int | None
     """What is free of the pool that it belongs to; tells less than the device itself, and is known for all vendors."""
+    pool_used_by: tuple[PoolUse, ...]
+    """The pods that hold devices of its pool: this one among them, where `used_by` of the device itself is null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,5 +221,13 @@ def _placed(node: NodeProfile, position: int) -> PlacedGpu | None:
     if position >= len(node.gpus):
         return None  # its node has changed since the page was counted
     gpu = node.gpus[position]
-    pool = next((pool for pool in node.pools if (pool.vendor, pool.model) == (gpu.vendor, gpu.model)), None)
-    return PlacedGpu(node.name, position, gpu, node.schedulable, node.reasons, pool.free if pool else None)
+    pools = [pool for pool in node.pools if pool.holds(gpu)]
+    return PlacedGpu(
+        node=node.name,
+        position=position,
+        gpu=gpu,
+        schedulable=node.schedulable,
+        reasons=node.reasons,
+        pool_free=sum(pool.free for pool in pools) if pools else None,
+        pool_used_by=tuple(use for pool in pools for use in pool.used_by),
+    )

@@ -14,7 +14,6 @@ import orjson
 from sqlalchemy import delete, select, text, tuple_
 
 from budcluster.hardware.models import InventoryGpuPod, InventoryNode
-from budcluster.hardware.profile import NodeProfile, Sharing
 from budcluster.hardware.reader import read_node
 from budcluster.hardware.readiness import is_pressed
 from budcluster.hardware.trimming import digest_of
@@ -210,18 +209,9 @@ def _node_row(name: str, seen: SeenNode, feature: bytes | None) -> Json:
         "cpu_cores": profile.cpu.allocatable_cores,
         "memory_bytes": profile.allocatable_memory_bytes,
         "gpu_count": len(profile.gpus),
-        "gpus_healthy": _healthy(profile),
+        "gpus_healthy": sum(gpu.healthy for gpu in profile.gpus),
         "gpu_model": (profile.gpus[0].model or "")[:128] or None if profile.gpus else None,
     }
-
-
-def _healthy(node: NodeProfile) -> int:
-    """Devices that work. One that a device plugin has lost is only missed in what it offers."""
-    healthy = sum(gpu.healthy for gpu in node.gpus)
-    for pool in node.pools:
-        if pool.sharing is Sharing.NONE and 0 < pool.advertised < pool.physical:
-            healthy -= pool.physical - pool.advertised
-    return max(0, healthy)
 
 
 def _pod_row(key: PodKey, seen: SeenPod) -> Json:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from budcluster.hardware.hami_annotations import Allocation, read_allocations
 from budcluster.hardware.labels import MOST
+from budcluster.hardware.profile import PoolUse
 from budcluster.kube.quantities import InvalidQuantity
 from budcluster.kube.quantities import parse as parse_quantity
 
@@ -25,6 +26,11 @@ class PodRequest:
     def devices(self, resource: str) -> int:
         """How many of an extended resource it holds."""
         return int(self.resources.get(resource, 0))
+
+
+def holders(pods: Iterable[PodRequest], resource: str) -> tuple[PoolUse, ...]:
+    """The pods that hold some of an extended resource, with how much."""
+    return tuple(PoolUse(pod.namespace, pod.name, held) for pod in pods if (held := pod.devices(resource)))
 
 
 def by_node(pods: Iterable[Mapping[str, Any]]) -> dict[str, list[PodRequest]]:

@@ -95,7 +95,7 @@ def summarize(nodes: tuple[NodeProfile, ...]) -> ClusterSum:
 def _model_sum(key: tuple[GpuVendor, str | None, int | None], found: list[tuple[NodeProfile, Gpu]]) -> ModelSum:
     vendor, model, memory_mib = key
     nodes = {node.name: node for node, _ in found}
-    pools = [pool for node in nodes.values() for pool in node.pools if (pool.vendor, pool.model) == (vendor, model)]
+    pools = [pool for node in nodes.values() for pool in node.pools if pool.holds(found[0][1])]
     return ModelSum(
         vendor=vendor,
         model=model,
@@ -123,8 +123,9 @@ def _accelerators(
         labels, allocatable, pci_devices=pci, present=present, pods=pods, usable=usable, gaps=gaps
     )
     if VENDOR_ID in present or VENDOR_ID in pci or any(key.startswith("nvidia.com/") for key in allocatable):
-        count = len(pci[VENDOR_ID]) if VENDOR_ID in pci else None
-        nvidia = NvidiaNode(labels, annotations, allocatable, pci_count=count, pods=pods, usable=usable, gaps=gaps)
+        nvidia = NvidiaNode(
+            labels, annotations, allocatable, pci_devices=pci.get(VENDOR_ID), pods=pods, usable=usable, gaps=gaps
+        )
         gpus, pools = nvidia.devices() + gpus, nvidia.pools() + pools
     return gpus, pools
 

@@ -30,6 +30,7 @@ async def cluster_id(fleet: Fleet, server: KubernetesServer) -> UUID:
     put_node(server, sapphire_rapids(), name="cpu-2")
     held = pod(hami(), "llm", allocated="GPU-0,NVIDIA,20480,30:;", nvidia_com__gpu="1")
     put_pod(server, held, node=shared)
+    put_pod(server, pod(a100x8(), "train", nvidia_com__gpu="3"), node="gpu-whole")
     cluster_id = await fleet.add(server)
     async with fleet.watching():
         await complete(fleet, cluster_id)
@@ -81,6 +82,10 @@ async def test_each_gpu_is_listed_once_with_what_is_free_of_it(client: httpx.Asy
     assert shared["used_by"] == [
         {"namespace": "default", "pod": "llm", "memory_mib": 20480, "cores_percent": 30},
     ]
+    assert (gpus[2]["gpu"]["used_by"], gpus[2]["pool_used_by"]) == (
+        None,
+        [{"namespace": "default", "pod": "train", "count": 3}],
+    )
     only = await all_of(client, f"/clusters/{cluster_id}/gpus", node="gpu-shared")
     assert len(only) == 2
 
