@@ -104,7 +104,9 @@ def usage(cluster: NameOrId, json: Json = False) -> None:
     found = api.get(f"/clusters/{api.find('clusters', cluster)['id']}/usage")
     if json:
         return print_json(found)
-    print_facts([("Source", found["source"]), ("Notes", " ".join(found["notes"]))])
+    print_facts(
+        [("Source", " ".join(filter(None, (found["source"], found["witness"])))), ("Notes", " ".join(found["notes"]))]
+    )
     rows = [{"name": title, "unit": unit, **found[key]} for title, key, unit in _AMOUNTS]
     return print_table(
         rows,
