@@ -331,6 +331,21 @@ def test_a_pod_that_asks_for_more_than_there_is_counts_as_a_pebibyte() -> None:
     assert dict(request.resources) == {"memory": 2**50, "cpu": 2**50}
 
 
+def test_nodes_that_discovery_did_not_reach_are_named_with_the_reason() -> None:
+    tainted, idle, dead = nodes.a100x8(), nodes.sapphire_rapids(), nodes.sapphire_rapids()
+    idle["spec"] = {}
+    dead["status"]["conditions"] = []
+    for name, node in (("tainted", tainted), ("idle", idle), ("dead", dead)):
+        node["metadata"] |= {"name": name, "annotations": {}}
+    profile = read_cluster([nodes.a100x8(), tainted, idle, dead])
+    assert profile.gaps == (
+        "Node Feature Discovery has not finished on 3 of 4 nodes: tainted (its taint nvidia.com/gpu:NoSchedule may "
+        "keep the worker away), idle (no worker has reported from there), dead (it is not ready)",
+    )
+    assert "(its taint nvidia.com/gpu:NoSchedule may keep the worker away)" in profile.nodes[1].gaps[0]
+    assert read_cluster([nodes.a100x8()]).gaps == ()
+
+
 def test_a_node_without_anything_is_read_without_an_error() -> None:
     profile = read_node({"metadata": {"name": "bare"}})
     assert (profile.name, profile.ready, profile.gpus) == ("bare", False, ())
