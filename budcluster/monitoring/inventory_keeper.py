@@ -60,6 +60,10 @@ class Pace:
     pauses: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
     """Before each new try to reach a cluster; the last one repeats."""
 
+    def pause_s(self, failures: int) -> float:
+        """Before the next try, after so many in a row that did not hold as long as the pause before them."""
+        return self.pauses[min(failures, len(self.pauses) - 1)]
+
 
 class InventoryKeeper:
     """One cluster's inventory, for as long as this replica holds its lease."""
@@ -111,7 +115,7 @@ class InventoryKeeper:
     async def _connect(self) -> None:
         failures, now = 0, asyncio.get_running_loop().time
         while True:
-            begun, pause = now(), self._pace.pauses[min(failures, len(self._pace.pauses) - 1)]
+            begun = now()
             try:
                 async with self._open_door() as door:
                     await self._follow(door.client)
@@ -120,9 +124,9 @@ class InventoryKeeper:
                 self._problem = error.detail if isinstance(error, DomainError) else str(error)
                 log.info("inventory.interrupted", error=type(error).__name__)
             # A cluster that answers the lists and breaks every watch must not be listed again and again.
-            failures = 0 if now() - begun > pause else failures + 1
+            failures = 0 if now() - begun > self._pace.pause_s(failures) else failures + 1
             # Not all at once when many clusters come back together.
-            await asyncio.sleep(pause * random.uniform(0.7, 1.0))  # noqa: S311 - no secret
+            await asyncio.sleep(self._pace.pause_s(failures) * random.uniform(0.7, 1.0))  # noqa: S311 - no secret
 
     async def _follow(self, client: ClusterClient) -> None:
         # In this order a node is read once, with its feature.
