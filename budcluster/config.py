@@ -93,7 +93,7 @@ class OperationSettings(_Section):
 
 
 class EventSettings(_Section):
-    """`EVENTS__*`: where the progress of operations is published as CloudEvents."""
+    """`EVENTS__*`: where CloudEvents go: operations' progress, clusters' health and version, deployments' status."""
 
     pubsub: Annotated[str, Field(pattern="^[A-Za-z0-9._-]{1,128}$")] | None = None
     """Name of the Dapr pub/sub component; unset: events are kept and can be read, but go nowhere."""

@@ -3,6 +3,7 @@
 from uuid import UUID
 
 from sqlalchemy import select
+from sqlalchemy.orm import undefer
 
 from budcluster.cluster import refs, workflows
 from budcluster.cluster.access import ClusterAccess
@@ -74,7 +75,8 @@ class HardwareRequests:
         self, session: WriteSession, cluster_id: UUID, *, mode: Sharing, replicas: int, force: bool, actor: str
     ) -> UUID:
         """Ask for another way of handing out GPUs. Raises GpusInUse unless forced."""
-        cluster = (await session.scalars(select(Cluster).where(Cluster.id == cluster_id))).one_or_none()
+        wanted = select(Cluster).where(Cluster.id == cluster_id).options(undefer(Cluster.hardware_profile))
+        cluster = (await session.scalars(wanted)).one_or_none()
         if cluster is None:
             raise ClusterNotFound(cluster_id)
         present = ClusterOptions.of(cluster)

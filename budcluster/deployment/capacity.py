@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 from uuid import UUID
 
-import orjson
 from pydantic import TypeAdapter
 from sqlalchemy import func, select, text
 
@@ -41,7 +40,8 @@ async def look(session: ReadSession, cluster: Cluster, namespace: str) -> Look:
     if fresh.complete:
         nodes = (await profile(session, cluster.id)).nodes
         return Look(await _site(session, cluster.id, nodes), await _placed(session, cluster.id, namespace))
-    known = _PROFILE.validate_json(orjson.dumps(cluster.hardware_profile))
+    detected = await session.scalar(select(Cluster.hardware_profile).where(Cluster.id == cluster.id))
+    known = _PROFILE.validate_python(detected)
     return Look(await _site(session, cluster.id, known.nodes))
 
 

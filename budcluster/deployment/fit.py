@@ -129,7 +129,7 @@ def _refusals(demand: Demand, room: Room, size: Estimate | None) -> list[str]:
     if room.vendor not in demand.vendors:
         return [f"its GPUs are made by {room.vendor}, and the runtime's image does not run on them"]
     if demand.gpu_model and demand.gpu_model != room.model:
-        reasons.append(f"its GPUs are {room.model or 'of an unknown model'}, and {demand.gpu_model} was asked for")
+        reasons.append(f"its GPUs are {room.model or 'not of one known model'}, and {demand.gpu_model} was asked for")
     if demand.share and room.sharing is not Sharing.HAMI:
         reasons.append("a share of a GPU was asked for, and only HAMi gives shares with a memory limit")
     if demand.share and demand.shape.devices > 1:

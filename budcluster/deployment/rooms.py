@@ -1,5 +1,6 @@
 """Where a replica could stand: the GPUs of each node as whole devices or shares, with what is free now."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -26,9 +27,11 @@ class Room:
     """What people call this kind of node: its instance type, or the GPU's model."""
     vendor: GpuVendor
     model: str | None
+    """None where it is not known, or is not one."""
     resource: str
     sharing: Sharing
     memory_mib: int | None
+    """Of the smallest device."""
     driver_major: int | None
     compute_capability: tuple[int, int] | None
     devices: tuple[Device, ...]
@@ -69,22 +72,32 @@ class Room:
 
 def rooms_of(nodes: Iterable[NodeProfile]) -> list[Room]:
     """Every room of a cluster, usable or not."""
-    return [_room(node, pool) for node in nodes for pool in node.pools]
+    return [_room(node, pools) for node in nodes for pools in _by_resource(node.pools)]
 
 
-def _room(node: NodeProfile, pool: GpuPool) -> Room:
-    mine = [gpu for gpu in node.gpus if gpu.vendor is pool.vendor]
+def _by_resource(pools: Iterable[GpuPool]) -> list[list[GpuPool]]:
+    found: dict[str, list[GpuPool]] = defaultdict(list)
+    for pool in pools:
+        found[pool.resource].append(pool)
+    return list(found.values())
+
+
+def _room(node: NodeProfile, pools: list[GpuPool]) -> Room:
+    """Where one name asks for several kinds of devices a pod may get any: what all of them have is what is certain."""
+    first = pools[0]
+    memories = [pool.memory_mib for pool in pools if pool.memory_mib is not None]
+    capabilities = [pool.compute_capability for pool in pools if pool.compute_capability is not None]
     return Room(
         node=node.name,
-        pool=node.instance_type or pool.model or pool.resource,
-        vendor=pool.vendor,
-        model=pool.model,
-        resource=pool.resource,
-        sharing=pool.sharing,
-        memory_mib=pool.memory_mib,
+        pool=node.instance_type or first.model or first.resource,
+        vendor=first.vendor,
+        model=first.model if len(pools) == 1 else None,
+        resource=first.resource,
+        sharing=first.sharing,
+        memory_mib=min(memories) if len(memories) == len(pools) else None,
         driver_major=_major(node.driver),
-        compute_capability=pool.compute_capability,
-        devices=_devices(pool, mine),
+        compute_capability=min(capabilities) if len(capabilities) == len(pools) else None,
+        devices=tuple(device for pool in pools for device in _devices(pool, [g for g in node.gpus if pool.holds(g)])),
         closed=node.reasons,
     )
 

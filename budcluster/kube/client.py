@@ -10,6 +10,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -29,6 +30,7 @@ from budcluster.kube.errors import (
 )
 from budcluster.kube.kubeconfig import Kubeconfig
 from budcluster.kube.resources import ACCESS_REVIEWS, PODS, SERVICES, Resource, segment
+from budcluster.kube.server_certificate import end_of_certificate
 
 Json = dict[str, Any]
 
@@ -76,6 +78,8 @@ class ClusterClient:
             headers["authorization"] = f"Bearer {kubeconfig.token}"
         self._extensions = {"sni_hostname": kubeconfig.tls_server_name} if kubeconfig.tls_server_name else {}
         self._server = kubeconfig.server
+        self.certificate_ends_at: datetime | None = None
+        """When the server's certificate ends; known once it has answered."""
         self._http = httpx.AsyncClient(
             base_url=kubeconfig.server,
             headers=headers,
@@ -322,6 +326,7 @@ class ClusterClient:
         )
         try:
             response = await self._sent(request)
+            self.certificate_ends_at = self.certificate_ends_at or end_of_certificate(response)
             try:
                 if response.status_code >= 300:
                     error = self._refusal(call, response.status_code, await self._status(response))

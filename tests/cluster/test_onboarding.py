@@ -33,6 +33,10 @@ async def test_a_gpu_cluster_ends_ready_with_its_gpus_counted_and_a_second_run_c
     assert cluster["kubernetes_version"].startswith("v1.36")
     releases = {secret["metadata"]["labels"]["name"] for secret in await _helm_secrets(gpu_cluster)}
     assert releases == {"kps", "nfd", "gpu-operator", "hami"}
+    usage = (await onboarder.client.get(f"/clusters/{cluster_id}/usage")).json()
+    assert (usage["source"], usage["witness"], usage["notes"]) == ("prometheus", "monitoring/kps-prometheus", [])
+    assert usage["cpu_cores"]["used"] > 0
+    assert sorted(gpu["model"] for gpu in usage["devices"]) == ["NVIDIA-H100-80GB-HBM3"] * 8 + ["NVIDIA-L40S"]
     before = len(await _helm_secrets(gpu_cluster))
     again = await onboarder.ended(await onboarder.begin(cluster_id, gpu_cluster))
     assert again["status"] == "SUCCEEDED", again

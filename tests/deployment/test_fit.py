@@ -160,6 +160,18 @@ def test_a_device_that_somebody_shares_is_not_given_whole() -> None:
     assert check_fit(Demand(Shape(), facts=LLAMA_8B), rooms).verdict is Verdict.NO
 
 
+def test_where_a_pod_may_get_either_of_two_kinds_only_the_smaller_is_certain() -> None:
+    (room,) = _rooms(nodes.hami(nodes.REGISTER_MIXED))
+    assert (room.model, room.memory_mib, len(room.devices)) == (None, 15360, 2)
+    small = read_config(models.LLAMA_8B | {"num_hidden_layers": 4})
+    assert check_fit(Demand(Shape(max_model_len=512), replicas=2, facts=small), [room]).verdict is Verdict.YES
+    assert check_fit(Demand(Shape(), facts=LLAMA_8B), [room]).verdict is Verdict.NO
+    share = Demand(Shape(max_model_len=2048), facts=LLAMA_8B, share=Share(memory_mib=24_000))
+    assert check_fit(share, [room]).verdict is Verdict.YES  # only the larger device has that much
+    asked = check_fit(Demand(Shape(), facts=LLAMA_8B, gpu_model="Tesla-T4"), [room])
+    assert "not of one known model" in asked.reasons[0].reasons[0]
+
+
 def test_several_gpus_on_time_slices_are_refused() -> None:
     fit = check_fit(Demand(Shape(tensor_parallel=2), facts=LLAMA_8B), _rooms(nodes.t4_time_sliced()))
     assert any("do not work with time-slicing" in reason for reason in fit.reasons[0].reasons)
