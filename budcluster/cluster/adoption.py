@@ -28,8 +28,10 @@ from budcluster.kit.clock import Clock
 from budcluster.kit.database import ReadSession, WriteSession
 from budcluster.kube.kubeconfig import Kubeconfig, read_kubeconfig
 from budcluster.kube.refusals import KubeconfigRefused, SeveralContexts, SeveralProblems
+from budcluster.operations.contracts import Workflow
 from budcluster.operations.models import Operation, OperationStatus, SubjectType
 from budcluster.operations.services import Operations, Subject
+from budcluster.operations.workflow import Step
 
 log = structlog.get_logger(__name__)
 
@@ -109,11 +111,11 @@ class ClusterWork:
         return cluster, await self._request(session, cluster, "detect_hardware", actor)
 
     async def share_gpus(
-        self, session: WriteSession, cluster_id: UUID, *, options: ClusterOptions, actor: str
+        self, session: WriteSession, cluster_id: UUID, *, options: ClusterOptions, force: bool, actor: str
     ) -> tuple[Cluster, Operation]:
         """Ask for another way of handing out GPUs. Raises ClusterNotFound, ClusterNotReady, OperationBusy."""
         cluster = await self._ready(session, cluster_id)
-        operation = await self._request(session, cluster, "share_gpus", actor)
+        operation = await self._request(session, cluster, "share_gpus", actor, payload={"force": force})
         cluster.settings = options.model_dump(mode="json")
         await session.flush()
         await record(session, actor, "cluster.sharing_requested", cluster, facts={"mode": options.gpu_sharing})
@@ -215,7 +217,7 @@ class ClusterWork:
         )
 
 
-_KINDS = {
+_KINDS: Final[Mapping[str, tuple[Sequence[Step], Workflow]]] = {
     "onboard_cluster": (workflows.ONBOARD_STEPS, refs.ONBOARD_CLUSTER),
     "detect_hardware": (workflows.DETECT_STEPS, refs.DETECT_HARDWARE),
     "share_gpus": (workflows.SHARE_STEPS, refs.SHARE_GPUS),

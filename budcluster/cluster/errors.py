@@ -133,3 +133,15 @@ class GpusInUse(Conflict):
         super().__init__(
             f'{len(pods)} pods hold GPUs and would break; stop them first, or send "force": true.', pods=pods
         )
+
+
+class AddonsNotManaged(Conflict):
+    """Nothing may be installed here: `manage_addons` is false. Onboard the cluster again with true to change that."""
+
+    title = "Add-ons are not managed"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Nothing is installed in the cluster {name}, as was asked when it was onboarded; onboard it again with "
+            '"manage_addons": true to change that.'
+        )

@@ -3,22 +3,27 @@
 from uuid import UUID
 
 from sqlalchemy import select
-from sqlalchemy.orm import undefer
 
 from budcluster.cluster import refs, workflows
 from budcluster.cluster.access import ClusterAccess
 from budcluster.cluster.activities import OnboardingActivities
 from budcluster.cluster.addon_activities import AddonActivities
+from budcluster.cluster.addon_steps import AddonSteps
 from budcluster.cluster.adoption import ClusterWork, DeletionFollower, OnboardingFollower
 from budcluster.cluster.deletion import DeletionActivities
-from budcluster.cluster.errors import ClusterNotFound, GpusInUse
+from budcluster.cluster.errors import AddonsNotManaged, ClusterNotFound, GpusInUse
 from budcluster.cluster.models import Cluster
 from budcluster.cluster.options import ClusterOptions
+from budcluster.cluster.sharing_activities import SharingActivities
 from budcluster.config import Settings
 from budcluster.credentials.vault import Vault
+from budcluster.hardware.catalogue import Catalogue
+from budcluster.hardware.models import InventoryGpuPod
+from budcluster.hardware.pods import is_over
 from budcluster.hardware.profile import Sharing
+from budcluster.hardware.survey import holds_nvidia
 from budcluster.kit.clock import Clock
-from budcluster.kit.database import Database, WriteSession
+from budcluster.kit.database import Database, ReadSession, WriteSession
 from budcluster.operations.journal import Journals
 from budcluster.operations.long_work import Feature
 
@@ -28,10 +33,11 @@ def cluster_feature(
 ) -> Feature:
     """Everything that long work on clusters needs."""
     onboarding = OnboardingActivities(database, access, vault, journals, clock)
-    addons = AddonActivities(
-        database, access, journals, settings.addons, detection_timeout_s=settings.nfd_detection_timeout
-    )
-    deletion = DeletionActivities(database, access, journals, addons)
+    catalogue = Catalogue.of(settings.addons)
+    steps = AddonSteps(database, access, journals, settings.addons)
+    addons = AddonActivities(steps, catalogue, detection_timeout_s=settings.nfd_detection_timeout)
+    sharing = SharingActivities(steps, catalogue)
+    deletion = DeletionActivities(database, access, journals, steps, catalogue)
     return Feature(
         workflows=[
             (refs.ONBOARD_CLUSTER, workflows.onboard_cluster),
@@ -46,9 +52,10 @@ def cluster_feature(
             (refs.INSTALL_PROMETHEUS, addons.install_prometheus),
             (refs.INSTALL_NFD, addons.install_nfd),
             (refs.DETECT_NODES, addons.detect_nodes),
-            (refs.INSTALL_GPU_OPERATOR, addons.install_gpu_operator),
-            (refs.INSTALL_HAMI, addons.install_hami),
-            (refs.CHANGE_SHARING, addons.change_sharing),
+            (refs.INSTALL_GPU_OPERATOR, sharing.install_gpu_operator),
+            (refs.INSTALL_HAMI, sharing.install_hami),
+            (refs.ALIGN_GPU_OPERATOR, sharing.align_gpu_operator),
+            (refs.CHANGE_SHARING, sharing.change_sharing),
             (refs.READ_HARDWARE, onboarding.read_hardware),
             (refs.REMOVE_ADDONS, deletion.remove_addons),
             (refs.LEAVE_CLUSTER, deletion.leave_cluster),
@@ -74,24 +81,23 @@ class HardwareRequests:
     async def request_sharing(
         self, session: WriteSession, cluster_id: UUID, *, mode: Sharing, replicas: int, force: bool, actor: str
     ) -> UUID:
-        """Ask for another way of handing out GPUs. Raises GpusInUse unless forced."""
-        wanted = select(Cluster).where(Cluster.id == cluster_id).options(undefer(Cluster.hardware_profile))
-        cluster = (await session.scalars(wanted)).one_or_none()
+        """Ask for another way of handing out GPUs. Raises GpusInUse unless forced, and AddonsNotManaged."""
+        cluster = (await session.scalars(select(Cluster).where(Cluster.id == cluster_id))).one_or_none()
         if cluster is None:
             raise ClusterNotFound(cluster_id)
         present = ClusterOptions.of(cluster)
+        if not present.manage_addons:
+            raise AddonsNotManaged(cluster.name)
         options = present.model_copy(update={"gpu_sharing": mode, "replicas_per_gpu": replicas})
-        if options != present and not force and (pods := _holders(cluster)):
+        if options != present and not force and (pods := await _holders(session, cluster_id)):
             raise GpusInUse(pods)
-        _, operation = await self._work.share_gpus(session, cluster_id, options=options, actor=actor)
+        _, operation = await self._work.share_gpus(session, cluster_id, options=options, force=force, actor=actor)
         return operation.id
 
 
-def _holders(cluster: Cluster) -> list[str]:
-    """Pods that hold GPUs, as the profile last saw them: by name where HAMi tells, else as a count of the pool."""
-    found: list[str] = []
-    for node in (cluster.hardware_profile or {}).get("nodes", []):
-        named = [f"{use['namespace']}/{use['pod']}" for gpu in node["gpus"] for use in gpu.get("used_by") or ()]
-        held = sum(pool["requested"] for pool in node["pools"])
-        found += named or ([f"{held} on node {node['name']}"] if held else [])
-    return list(dict.fromkeys(found))[:50]
+async def _holders(session: ReadSession, cluster_id: UUID) -> list[str]:
+    """Pods that hold NVIDIA GPUs as the inventory sees them now; the work itself asks the cluster again."""
+    pod = InventoryGpuPod
+    placed = select(pod).where(pod.cluster_id == cluster_id, pod.node.is_not(None)).order_by(pod.namespace, pod.name)
+    rows = await session.scalars(placed)
+    return [f"{row.namespace}/{row.name}" for row in rows if holds_nvidia(row.document) and not is_over(row.document)]

@@ -9,9 +9,17 @@ from budcluster.operations.contracts import OperationPayload
 STEADY: Final = Retry("steady", 12, timedelta(seconds=2), timedelta(seconds=20))
 """About three minutes: an API server that restarts must not fail the work, and one that is gone must not hang it."""
 
+
+class SharingPayload(OperationPayload):
+    """What the work gets that changes how GPUs are handed out."""
+
+    force: bool = False
+    """Whether GPUs may be taken from running pods."""
+
+
 ONBOARD_CLUSTER: Final = WorkflowRef("onboard_cluster", takes=OperationPayload)
 DETECT_HARDWARE: Final = WorkflowRef("detect_hardware", takes=OperationPayload)
-SHARE_GPUS: Final = WorkflowRef("share_gpus", takes=OperationPayload)
+SHARE_GPUS: Final = WorkflowRef("share_gpus", takes=SharingPayload)
 DELETE_CLUSTER: Final = WorkflowRef("delete_cluster", takes=OperationPayload)
 
 CHECK_ACCESS: Final = ActivityRef("check_access", takes=OperationPayload, retry=QUICK)
@@ -22,7 +30,8 @@ INSTALL_NFD: Final = ActivityRef("install_nfd", takes=OperationPayload, retry=ST
 DETECT_NODES: Final = ActivityRef("detect_nodes", takes=OperationPayload, retry=STEADY)
 INSTALL_GPU_OPERATOR: Final = ActivityRef("install_gpu_operator", takes=OperationPayload, retry=STEADY)
 INSTALL_HAMI: Final = ActivityRef("install_hami", takes=OperationPayload, retry=STEADY)
-CHANGE_SHARING: Final = ActivityRef("change_sharing", takes=OperationPayload, retry=QUICK)
+ALIGN_GPU_OPERATOR: Final = ActivityRef("align_gpu_operator", takes=SharingPayload, retry=QUICK)
+CHANGE_SHARING: Final = ActivityRef("change_sharing", takes=SharingPayload, retry=QUICK)
 READ_HARDWARE: Final = ActivityRef("read_hardware", takes=OperationPayload, retry=STEADY)
 REMOVE_ADDONS: Final = ActivityRef("remove_addons", takes=OperationPayload, retry=QUICK)
 LEAVE_CLUSTER: Final = ActivityRef("leave_cluster", takes=OperationPayload, retry=QUICK)

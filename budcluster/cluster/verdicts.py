@@ -6,6 +6,7 @@ from typing import Final
 
 from budcluster.cluster.access import NoCredential
 from budcluster.durable.errors import NonRetryableError
+from budcluster.hardware.addons import AddonFailed
 from budcluster.kit.database import DatabaseUnavailable
 from budcluster.kit.errors import DomainError
 from budcluster.kube.errors import CertificateProblem, Forbidden, Rejected, Unauthorized
@@ -15,6 +16,7 @@ from budcluster.kube.refusals import KubeconfigRefused
 from budcluster.provisioning.adoption import PermissionsMissing, VersionRefused
 
 FINAL: Final = (
+    AddonFailed,
     AnsibleMissing,
     CertificateProblem,
     ChartUnavailable,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from budcluster.hardware.hami import MARK
 from sandbox.kubernetes.cluster import Options
 from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer
@@ -50,6 +51,7 @@ async def _helm_secrets(server: KubernetesServer) -> list[dict[str, Any]]:
 async def test_deleting_takes_away_only_what_the_service_brought(
     onboarder: Onboarder, gpu_cluster: KubernetesServer
 ) -> None:
+    before = {namespace["metadata"]["name"] for namespace in await _objects(gpu_cluster, "Namespace")}
     cluster_id = await onboarder.onboarded(gpu_cluster)
     answer = await onboarder.client.delete(f"/clusters/{cluster_id}")
     assert answer.status_code == 202
@@ -58,8 +60,12 @@ async def test_deleting_takes_away_only_what_the_service_brought(
     assert (await onboarder.client.get(f"/clusters/{cluster_id}")).status_code == 404
     assert await _helm_secrets(gpu_cluster) == []
     names = {namespace["metadata"]["name"] for namespace in await _objects(gpu_cluster, "Namespace")}
-    assert "budcluster-system" not in names
-    assert {"default", "kube-system"} <= names
+    assert names == before
+    for node in await _objects(gpu_cluster, "Node"):
+        assert not {"gpu", MARK} & node["metadata"]["labels"].keys()
+        assert not [note for note in node["metadata"]["annotations"] if note.startswith("hami.io/")]
+    detail = operation["steps"][0]["detail"]
+    assert detail.startswith("Removed: hami, gpu-operator, nfd, prometheus. Stays on purpose: definitions"), detail
 
 
 async def test_a_dead_cluster_is_forgotten_and_what_may_be_left_is_told(
@@ -145,20 +151,6 @@ async def test_a_cluster_that_is_deleted_while_it_is_onboarded_is_gone_in_the_en
     assert await _helm_secrets(gpu_cluster) == []
 
 
-async def test_sharing_can_be_changed_from_hami_to_time_slices_and_back(
-    onboarder: Onboarder, gpu_cluster: KubernetesServer
-) -> None:
-    cluster_id = await onboarder.onboarded(gpu_cluster)
-    for mode, releases in (("time-slicing", set()), ("hami", {"hami"})):
-        answer = await onboarder.client.post(f"/clusters/{cluster_id}/install-hami", json={"mode": mode})
-        assert answer.status_code == 202, answer.text
-        operation = await onboarder.ended(answer.json()["operation_id"])
-        assert operation["status"] == "SUCCEEDED", operation
-        present = {secret["metadata"]["labels"]["name"] for secret in await _helm_secrets(gpu_cluster)}
-        assert present & {"hami"} == releases
-        assert (await onboarder.cluster(cluster_id))["gpu_count"] == 9
-
-
 async def test_an_add_on_that_cannot_be_installed_degrades_and_does_not_fail(
     onboarder: Onboarder, gpu_cluster: KubernetesServer
 ) -> None:
@@ -185,6 +177,8 @@ async def test_a_cluster_whose_add_ons_are_left_alone_is_served_and_left_with_a_
     assert (cluster["status"], cluster["node_count"]) == ("READY", 1)
     assert cluster["adoption_report"]["access"]["role"] == "narrow"
     assert await _helm_secrets(small_cluster) == []
+    refused = await onboarder.client.post(f"/clusters/{cluster_id}/install-hami", json={})
+    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/addons-not-managed")
     bindings = {binding["metadata"]["name"] for binding in await _objects(small_cluster, "ClusterRoleBinding")}
     assert "budcluster" not in bindings
     answer = await onboarder.client.delete(f"/clusters/{cluster_id}")
