@@ -63,6 +63,19 @@ class ClusterAccess:
         async with self._doors.open(kubeconfig, on_line=on_line) as door:
             yield door
 
+    @asynccontextmanager
+    async def open_either(self, cluster_id: UUID, *, operation: str) -> AsyncIterator[Door]:
+        """The cluster, with the credential in use, or where none was kept yet with the uploaded kubeconfig.
+
+        Raises ClusterNotFound, NoCredential, and what the vault raises.
+        """
+        try:
+            kubeconfig = await self.kubeconfig(cluster_id, operation=operation)
+        except NoCredential:
+            kubeconfig = await self._uploaded(cluster_id, operation=operation)
+        async with self._doors.open(kubeconfig) as door:
+            yield door
+
     async def kubeconfig(self, cluster_id: UUID, *, operation: str) -> Kubeconfig:
         """The credential in use. Raises ClusterNotFound, NoCredential."""
         async with self._database.reading() as session:

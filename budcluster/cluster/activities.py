@@ -6,11 +6,12 @@ from uuid import UUID
 
 import orjson
 from pydantic import BaseModel
-from sqlalchemy import delete, select, update
+from sqlalchemy import String, cast, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from budcluster.cluster.access import ClusterAccess, kubeconfig_owner
-from budcluster.cluster.errors import AnotherCluster, ClusterKnownAlready, ClusterNotFound
+from budcluster.cluster.contracts import OnboardingPayload
+from budcluster.cluster.errors import AnotherCluster, ClusterKnownAlready, ClusterManagedElsewhere, ClusterNotFound
 from budcluster.cluster.models import Cluster
 from budcluster.cluster.options import ClusterOptions
 from budcluster.cluster.verdicts import verdicts
@@ -48,15 +49,23 @@ class OnboardingActivities:
     """The steps that make a cluster ours to use; the add-ons have activities of their own."""
 
     def __init__(
-        self, database: Database, access: ClusterAccess, vault: Vault, journals: Journals, clock: Clock
+        self,
+        database: Database,
+        access: ClusterAccess,
+        vault: Vault,
+        journals: Journals,
+        clock: Clock,
+        *,
+        models_namespace: str,
     ) -> None:
         self._database = database
         self._access = access
         self._vault = vault
         self._journals = journals
         self._clock = clock
+        self._models_namespace = models_namespace
 
-    async def check_access(self, payload: OperationPayload, _: Execution) -> None:
+    async def check_access(self, payload: OnboardingPayload, _: Execution) -> None:
         """Reach the cluster, learn which one it is, and whether the credential is enough."""
 
         async def act(step: StepJournal) -> Nothing:
@@ -69,7 +78,7 @@ class OnboardingActivities:
                     step.percent(40, detail=f"Kubernetes {identity.git_version}")
                     if facts.options.manage_addons:
                         await adoption.require_permissions(door.client)
-                    await self._require_unclaimed(door.client, facts)
+                    await self._require_unclaimed(door.client, facts, take_over=payload.take_over)
                     await self._record_identity(payload.subject_id, identity)
             return Nothing()
 
@@ -83,7 +92,12 @@ class OnboardingActivities:
                 facts = await self._facts(payload.subject_id)
                 async with self._access.open_upload(payload.subject_id, operation=str(payload.operation_id)) as door:
                     identity = await adoption.identify(door.client)
-                    report = await adoption.report(door.client, identity, manage_addons=facts.options.manage_addons)
+                    report = await adoption.report(
+                        door.client,
+                        identity,
+                        manage_addons=facts.options.manage_addons,
+                        models_namespace=self._models_namespace,
+                    )
             for warning in report["warnings"]:
                 step.log(f"Warning: {warning}")
             await self._write(payload.subject_id, adoption_report=report, node_count=report["nodes"])
@@ -113,6 +127,7 @@ class OnboardingActivities:
                         cluster_id=facts.id,
                         name=facts.name,
                         manage_addons=facts.options.manage_addons,
+                        models_namespace=self._models_namespace,
                         on_task=on_task,
                     )
                 async with ClusterClient(own) as client:
@@ -121,6 +136,8 @@ class OnboardingActivities:
             return Nothing()
 
         await self._journals.of(payload).run("prepare_cluster", act, gives=Nothing)
+        # Not before it is written down that the step is done: repeated until then, it needs the upload again.
+        await self._forget_upload(payload.subject_id)
 
     async def read_hardware(self, payload: OperationPayload, _: Execution) -> None:
         """Read the whole profile and keep it."""
@@ -149,14 +166,17 @@ class OnboardingActivities:
             raise ClusterNotFound(cluster_id)
         return ClusterFacts(cluster.id, cluster.name, ClusterOptions.of(cluster), cluster.system_uid)
 
-    async def _require_unclaimed(self, client: ClusterClient, facts: ClusterFacts) -> None:
-        claim = await adoption.claimed_by(client)
-        if claim is None or claim == str(facts.id):
-            return
-        async with self._database.reading() as session:
-            known = (await session.scalars(select(Cluster.id).where(Cluster.id == _uuid(claim)))).one_or_none()
-        if known is not None:
-            raise ClusterKnownAlready(known)
+    async def _require_unclaimed(self, client: ClusterClient, facts: ClusterFacts, *, take_over: bool) -> None:
+        try:
+            await adoption.require_unclaimed(client, facts.id)
+        except adoption.ManagedElsewhere as error:
+            async with self._database.reading() as session:
+                found = select(Cluster.id).where(cast(Cluster.id, String) == error.claimed_as)
+                known = (await session.scalars(found)).one_or_none()
+            if known is not None:
+                raise ClusterKnownAlready(known) from error
+            if not take_over:
+                raise ClusterManagedElsewhere(error.claimed_as) from error
 
     async def _record_identity(self, cluster_id: UUID, identity: adoption.Identity) -> None:
         try:
@@ -180,12 +200,14 @@ class OnboardingActivities:
             )
             if kept.one_or_none() is None:
                 raise ClusterNotFound(facts.id)
-            if not facts.options.keep_upload:
-                await session.execute(
-                    delete(Credential).where(
-                        Credential.cluster_id == facts.id, Credential.purpose == CredentialPurpose.ONBOARDING
-                    )
-                )
+
+    async def _forget_upload(self, cluster_id: UUID) -> None:
+        facts = await self._facts(cluster_id)
+        if facts.options.keep_upload:
+            return
+        mine = Credential.cluster_id == cluster_id, Credential.purpose == CredentialPurpose.ONBOARDING
+        async with self._database.writing() as session:
+            await session.execute(delete(Credential).where(*mine))
 
     async def _write(self, cluster_id: UUID, **values: Any) -> None:
         """Change the row; that it is gone is news for whoever wants the work, and they end it."""
@@ -213,10 +235,3 @@ def lines_to(step: StepJournal) -> LineSink:
             step.log(line.text)
 
     return sink
-
-
-def _uuid(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        return UUID(int=0)

@@ -15,9 +15,8 @@ from sqlalchemy import delete
 from budcluster.cluster.access import ClusterAccess, NoCredential
 from budcluster.cluster.activities import lines_to
 from budcluster.cluster.addon_activities import AddonActivities, known_addons
-from budcluster.cluster.errors import ClusterNotFound
+from budcluster.cluster.errors import AnotherCluster, ClusterNotFound
 from budcluster.cluster.models import Cluster
-from budcluster.cluster.options import ClusterOptions
 from budcluster.cluster.verdicts import verdicts
 from budcluster.credentials.errors import SealedSecretRefused
 from budcluster.durable.execution import Execution
@@ -29,9 +28,11 @@ from budcluster.kit.database import Database
 from budcluster.kube.door import Door
 from budcluster.kube.errors import CertificateProblem, Unauthorized, Unreachable
 from budcluster.kube.helm import ClusterUnreachable, CredentialRefused
-from budcluster.kube.ownership import ACCOUNT, SYSTEM_NAMESPACE
+from budcluster.kube.ownership import SYSTEM_NAMESPACE
+from budcluster.kube.refusals import KubeconfigRefused
 from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.journal import Journals, StepJournal
+from budcluster.provisioning.adoption import ManagedElsewhere, require_unclaimed, system_uid
 from budcluster.provisioning.ansible import onboard
 
 _TIMEOUT_S: Final = 300.0
@@ -39,8 +40,11 @@ _PATIENCE_S: Final = 30.0
 """How long a cluster may be silent before it counts as dead: an API server that restarts must not be abandoned."""
 _PAUSE_S: Final = 3.0
 _SILENT: Final = (Unreachable, ClusterUnreachable)
-_LOST: Final = (*_SILENT, Unauthorized, CredentialRefused, CertificateProblem, SealedSecretRefused)
-"""The cluster is gone, or does not know us any more: nothing can be done in it."""
+_LOST: Final = (
+    *_SILENT, AnotherCluster, CertificateProblem, CredentialRefused, KubeconfigRefused, ManagedElsewhere,
+    SealedSecretRefused, Unauthorized,
+)  # fmt: skip
+"""The cluster is gone, does not know us any more, or is not ours any more: nothing can be done in it."""
 
 ResultT = TypeVar("ResultT")
 
@@ -85,10 +89,10 @@ class DeletionActivities:
         async def act(step: StepJournal) -> Receipt:
             try:
                 left = await patiently(lambda: self._leave(payload))
-            except (NoCredential, ClusterNotFound):
+            except ClusterNotFound:
                 return Receipt()
-            except _LOST as error:
-                left = [f"namespace {SYSTEM_NAMESPACE} with its account, ClusterRoleBinding {ACCOUNT} ({error})"]
+            except (*_LOST, NoCredential) as error:
+                left = [f"namespace {SYSTEM_NAMESPACE} with an account that may be an administrator ({error})"]
             for trace in left:
                 step.log(f"May be left in the cluster: {trace}")
             return Receipt(removed=[] if left else [SYSTEM_NAMESPACE], left=left)
@@ -99,6 +103,7 @@ class DeletionActivities:
         try:
             opened = self._access.open(payload.subject_id, operation=str(payload.operation_id), on_line=lines_to(step))
             async with opened as door:
+                await require_unclaimed(door.client, payload.subject_id)
                 for position, addon in enumerate(self._addons):
                     step.percent(100 * position / len(self._addons), detail=addon.title)
                     await self._remove_one(payload, addon, door, receipt)
@@ -121,9 +126,13 @@ class DeletionActivities:
             cluster = await session.get(Cluster, payload.subject_id)
         if cluster is None:
             raise ClusterNotFound(payload.subject_id)
-        manage_addons = ClusterOptions.of(cluster).manage_addons
-        async with self._access.open(payload.subject_id, operation=str(payload.operation_id)) as door:
-            return await onboard.clean_up(door, manage_addons=manage_addons)
+        if cluster.kubeconfig_encrypted is None and cluster.system_uid is None:
+            return []  # it was never reached
+        async with self._access.open_either(payload.subject_id, operation=str(payload.operation_id)) as door:
+            if cluster.system_uid not in {None, await system_uid(door.client)}:
+                raise AnotherCluster(cluster.name)
+            await require_unclaimed(door.client, payload.subject_id)
+            return await onboard.clean_up(door)
 
     async def _not_removed(self, payload: OperationPayload, error: Exception) -> list[str]:
         return [f"{name} ({error})" for name in sorted(await self._ours(payload.subject_id))]

@@ -8,9 +8,11 @@ from budcluster.cluster import refs, workflows
 from budcluster.cluster.access import ClusterAccess
 from budcluster.cluster.activities import OnboardingActivities
 from budcluster.cluster.addon_activities import AddonActivities
-from budcluster.cluster.adoption import ClusterWork, DeletionFollower, OnboardingFollower
+from budcluster.cluster.adoption import ClusterWork
 from budcluster.cluster.deletion import DeletionActivities
 from budcluster.cluster.errors import ClusterNotFound, GpusInUse
+from budcluster.cluster.followers import DeletionFollower, OnboardingFollower
+from budcluster.cluster.gpu_holders import gpu_holders
 from budcluster.cluster.models import Cluster
 from budcluster.cluster.options import ClusterOptions
 from budcluster.config import Settings
@@ -26,7 +28,9 @@ def cluster_feature(
     settings: Settings, database: Database, access: ClusterAccess, vault: Vault, journals: Journals, clock: Clock
 ) -> Feature:
     """Everything that long work on clusters needs."""
-    onboarding = OnboardingActivities(database, access, vault, journals, clock)
+    onboarding = OnboardingActivities(
+        database, access, vault, journals, clock, models_namespace=settings.deployments.namespace
+    )
     addons = AddonActivities(
         database, access, journals, settings.addons, detection_timeout_s=settings.nfd_detection_timeout
     )
@@ -79,17 +83,7 @@ class HardwareRequests:
             raise ClusterNotFound(cluster_id)
         present = ClusterOptions.of(cluster)
         options = present.model_copy(update={"gpu_sharing": mode, "replicas_per_gpu": replicas})
-        if options != present and not force and (pods := _holders(cluster)):
+        if options != present and not force and (pods := gpu_holders(cluster)):
             raise GpusInUse(pods)
         _, operation = await self._work.share_gpus(session, cluster_id, options=options, actor=actor)
         return operation.id
-
-
-def _holders(cluster: Cluster) -> list[str]:
-    """Pods that hold GPUs, as the profile last saw them: by name where HAMi tells, else as a count of the pool."""
-    found: list[str] = []
-    for node in (cluster.hardware_profile or {}).get("nodes", []):
-        named = [f"{use['namespace']}/{use['pod']}" for gpu in node["gpus"] for use in gpu.get("used_by") or ()]
-        held = sum(pool["requested"] for pool in node["pools"])
-        found += named or ([f"{held} on node {node['name']}"] if held else [])
-    return list(dict.fromkeys(found))[:50]

@@ -3,6 +3,7 @@
 from typing import Final
 
 from budcluster.cluster import refs
+from budcluster.cluster.contracts import OnboardingPayload
 from budcluster.durable.refs import Context, Steps
 from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.workflow import Step, run_steps
@@ -38,7 +39,7 @@ DELETE_STEPS: Final = (
 )
 
 
-def onboard_cluster(ctx: Context, payload: OperationPayload) -> Steps[None]:
+def onboard_cluster(ctx: Context, payload: OnboardingPayload) -> Steps[None]:
     """Take an existing cluster into service."""
     yield from run_steps(ctx, payload, ONBOARD_STEPS)
 
