@@ -16,6 +16,7 @@ from budcluster.credentials.vault import Vault
 from budcluster.kit.clock import Clock
 from budcluster.kit.command import LineSink
 from budcluster.kit.database import Database
+from budcluster.kube.client import ClusterClient
 from budcluster.kube.door import Door, Doors
 from budcluster.kube.kubeconfig import Kubeconfig, read_kubeconfig
 
@@ -75,6 +76,10 @@ class ClusterAccess:
             kubeconfig = await self._uploaded(cluster_id, operation=operation)
         async with self._doors.open(kubeconfig) as door:
             yield door
+
+    def connect(self, kubeconfig: Kubeconfig) -> ClusterClient:
+        """A cluster's API, with a credential that is not stored yet."""
+        return self._doors.connect(kubeconfig)
 
     async def kubeconfig(self, cluster_id: UUID, *, operation: str) -> Kubeconfig:
         """The credential in use. Raises ClusterNotFound, NoCredential."""

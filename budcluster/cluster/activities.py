@@ -1,5 +1,6 @@
 """Taking a cluster into service, step by step: load, act, apply. Each may run twice and be killed at any point."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy import String, cast, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
+from budcluster.cluster import present_addons
 from budcluster.cluster.access import ClusterAccess, kubeconfig_owner
 from budcluster.cluster.contracts import OnboardingPayload
 from budcluster.cluster.errors import AnotherCluster, ClusterKnownAlready, ClusterManagedElsewhere, ClusterNotFound
@@ -18,11 +20,15 @@ from budcluster.cluster.verdicts import verdicts
 from budcluster.credentials.models import Credential, CredentialPurpose
 from budcluster.credentials.vault import Vault
 from budcluster.durable.execution import Execution
+from budcluster.hardware.addons import Addon
 from budcluster.hardware.survey import survey
 from budcluster.kit.clock import Clock
 from budcluster.kit.command import Line, LineSink
 from budcluster.kit.database import Database
 from budcluster.kube.client import ClusterClient
+from budcluster.kube.door import Door
+from budcluster.kube.errors import Forbidden
+from budcluster.kube.helm import CredentialRefused, ObjectRefused
 from budcluster.kube.kubeconfig import Kubeconfig
 from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.journal import Journals, StepJournal
@@ -56,13 +62,16 @@ class OnboardingActivities:
         journals: Journals,
         clock: Clock,
         *,
+        addons: Sequence[Addon],
         models_namespace: str,
     ) -> None:
+        """`addons` are looked for, before anything is changed."""
         self._database = database
         self._access = access
         self._vault = vault
         self._journals = journals
         self._clock = clock
+        self._addons = addons
         self._models_namespace = models_namespace
 
     async def check_access(self, payload: OnboardingPayload, _: Execution) -> None:
@@ -98,6 +107,7 @@ class OnboardingActivities:
                         manage_addons=facts.options.manage_addons,
                         models_namespace=self._models_namespace,
                     )
+                    report["addons"] = await self._note_addons(payload.subject_id, door, report["warnings"])
             for warning in report["warnings"]:
                 step.log(f"Warning: {warning}")
             await self._write(payload.subject_id, adoption_report=report, node_count=report["nodes"])
@@ -130,7 +140,7 @@ class OnboardingActivities:
                         models_namespace=self._models_namespace,
                         on_task=on_task,
                     )
-                async with ClusterClient(own) as client:
+                async with self._access.connect(own) as client:
                     await adoption.identify(client)
                 await self._keep_credential(facts, own)
             return Nothing()
@@ -165,6 +175,19 @@ class OnboardingActivities:
         if cluster is None:
             raise ClusterNotFound(cluster_id)
         return ClusterFacts(cluster.id, cluster.name, ClusterOptions.of(cluster), cluster.system_uid)
+
+    async def _note_addons(self, cluster_id: UUID, door: Door, warnings: list[str]) -> list[dict[str, Any]]:
+        """What is installed already, for the report; a credential that may not see it is worth a warning."""
+        try:
+            present = await present_addons.look(self._addons, door)
+        except CredentialRefused:
+            raise
+        except (ObjectRefused, Forbidden) as error:
+            warnings.append(f"What is installed already could not be seen: {error}")
+            return []
+        async with self._database.writing() as session:
+            await present_addons.write_down(session, cluster_id, present)
+        return present_addons.told(present)
 
     async def _require_unclaimed(self, client: ClusterClient, facts: ClusterFacts, *, take_over: bool) -> None:
         try:

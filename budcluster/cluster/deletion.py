@@ -26,7 +26,7 @@ from budcluster.hardware.models import AddonName, AddonOwner, ClusterAddon
 from budcluster.hardware.survey import nvidia_nodes
 from budcluster.kit.database import Database
 from budcluster.kube.door import Door
-from budcluster.kube.errors import CertificateProblem, Unauthorized, Unreachable
+from budcluster.kube.errors import AddressRefused, CertificateProblem, Unauthorized, Unreachable
 from budcluster.kube.helm import ClusterUnreachable, CredentialRefused
 from budcluster.kube.ownership import SYSTEM_NAMESPACE
 from budcluster.kube.refusals import KubeconfigRefused
@@ -42,8 +42,8 @@ _PATIENCE_S: Final = 30.0
 _PAUSE_S: Final = 3.0
 _SILENT: Final = (Unreachable, ClusterUnreachable)
 _LOST: Final = (
-    *_SILENT, AnotherCluster, CertificateProblem, CredentialRefused, KubeconfigRefused, ManagedElsewhere,
-    SealedSecretRefused, Unauthorized,
+    *_SILENT, AddressRefused, AnotherCluster, CertificateProblem, CredentialRefused, KubeconfigRefused,
+    ManagedElsewhere, SealedSecretRefused, Unauthorized,
 )  # fmt: skip
 """The cluster is gone, does not know us any more, or is not ours any more: nothing can be done in it."""
 

@@ -28,11 +28,17 @@ def cluster_feature(
     settings: Settings, database: Database, access: ClusterAccess, vault: Vault, journals: Journals, clock: Clock
 ) -> Feature:
     """Everything that long work on clusters needs."""
-    onboarding = OnboardingActivities(
-        database, access, vault, journals, clock, models_namespace=settings.deployments.namespace
-    )
     addons = AddonActivities(
         database, access, journals, settings.addons, detection_timeout_s=settings.nfd_detection_timeout
+    )
+    onboarding = OnboardingActivities(
+        database,
+        access,
+        vault,
+        journals,
+        clock,
+        addons=(addons.prometheus, addons.nfd, addons.gpu_operator, addons.hami),
+        models_namespace=settings.deployments.namespace,
     )
     deletion = DeletionActivities(database, access, journals, addons)
     return Feature(

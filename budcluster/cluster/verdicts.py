@@ -8,13 +8,14 @@ from budcluster.cluster.access import NoCredential
 from budcluster.durable.errors import NonRetryableError
 from budcluster.kit.database import DatabaseUnavailable
 from budcluster.kit.errors import DomainError
-from budcluster.kube.errors import CertificateProblem, Forbidden, Rejected, Unauthorized
+from budcluster.kube.errors import AddressRefused, CertificateProblem, Forbidden, Rejected, Unauthorized
 from budcluster.kube.helm import ChartUnavailable, ObjectRefused, OwnedByAnother, RenderFailed
 from budcluster.kube.playbooks import AnsibleMissing, PlaybookMissing
 from budcluster.kube.refusals import KubeconfigRefused
 from budcluster.provisioning.adoption import PermissionsMissing, VersionRefused
 
 FINAL: Final = (
+    AddressRefused,
     AnsibleMissing,
     CertificateProblem,
     ChartUnavailable,

@@ -31,6 +31,7 @@ EVERYWHERE: Final = (
 """Looking at machines and at who uses them."""
 
 WHERE_MODELS_ARE: Final = (
+    _rule("", ("namespaces",), ("get", "patch")),  # Helm applies the one that it installs into
     _rule("", ("events", "pods", "pods/log"), _READ),
     _rule("", ("services/proxy", "pods/proxy"), ("get", "create")),
     _rule("", ("services", "configmaps", "secrets", "persistentvolumeclaims", "serviceaccounts"), _WRITE),

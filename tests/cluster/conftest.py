@@ -25,6 +25,7 @@ from budcluster.config import PROJECT_ROOT, Settings
 from budcluster.credentials.models import Credential
 from budcluster.credentials.vault import Vault
 from budcluster.durable.execution import Execution
+from budcluster.hardware import gpu_operator, nfd
 from budcluster.kit.clock import SystemClock
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.door import Door, Doors
@@ -100,6 +101,8 @@ class DoorsByHand:
         self._doors = doors
         self._playbooks = playbooks
 
+        self.connect = doors.connect
+
     @asynccontextmanager
     async def open(self, kubeconfig: Kubeconfig, **options: Any) -> AsyncIterator[Door]:
         async with self._doors.open(kubeconfig, **options) as door:
@@ -138,6 +141,7 @@ class ByHand:
             self._vault,
             journals or self.journals,
             SystemClock(),
+            addons=(nfd.addon(self._settings.addons), gpu_operator.addon(self._settings.addons)),
             models_namespace=self._settings.deployments.namespace,
         )
 
