@@ -34,6 +34,7 @@ from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.journal import Journals, StepJournal
 from budcluster.provisioning import adoption
 from budcluster.provisioning.ansible import onboard
+from budcluster.provisioning.permissions import require_permissions
 
 
 class Nothing(BaseModel):
@@ -85,8 +86,11 @@ class OnboardingActivities:
                     if facts.system_uid not in {None, identity.system_uid}:
                         raise AnotherCluster(facts.name)
                     step.percent(40, detail=f"Kubernetes {identity.git_version}")
-                    if facts.options.manage_addons:
-                        await adoption.require_permissions(door.client)
+                    await require_permissions(
+                        door.client,
+                        manage_addons=facts.options.manage_addons,
+                        models_namespace=self._models_namespace,
+                    )
                     await self._require_unclaimed(door.client, facts, take_over=payload.take_over)
                     await self._record_identity(payload.subject_id, identity)
             return Nothing()

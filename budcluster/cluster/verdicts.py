@@ -12,7 +12,8 @@ from budcluster.kube.errors import AddressRefused, CertificateProblem, Forbidden
 from budcluster.kube.helm import ChartUnavailable, ObjectRefused, OwnedByAnother, RenderFailed
 from budcluster.kube.playbooks import AnsibleMissing, PlaybookMissing
 from budcluster.kube.refusals import KubeconfigRefused
-from budcluster.provisioning.adoption import PermissionsMissing, VersionRefused
+from budcluster.provisioning.adoption import VersionRefused
+from budcluster.provisioning.permissions import PermissionsMissing
 
 FINAL: Final = (
     AddressRefused,

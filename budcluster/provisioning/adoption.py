@@ -8,7 +8,6 @@ from uuid import UUID
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.errors import Forbidden, NotFound
 from budcluster.kube.grants import in_words
-from budcluster.kube.ownership import SYSTEM_NAMESPACE
 from budcluster.kube.resources import NAMESPACES, NODES, Resource
 from budcluster.kube.versions import Support, UnreadableVersion, Version, judge_kubelet, judge_server
 
@@ -16,31 +15,11 @@ STORAGE_CLASSES: Final = Resource("storage.k8s.io", "v1", "storageclasses")
 CLAIMS: Final = Resource("budcluster.io", "v1", "claims")
 _DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
 
-# What later steps need (Kubernetes verbs, then the kind).
-_NEEDED: Final[tuple[tuple[str, Resource, str | None], ...]] = (
-    ("list", NODES, None),
-    ("patch", NODES, None),
-    ("create", NAMESPACES, None),
-    ("create", Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions"), None),
-    ("create", Resource("rbac.authorization.k8s.io", "v1", "clusterroles"), None),
-    ("escalate", Resource("rbac.authorization.k8s.io", "v1", "clusterroles"), None),
-    ("create", Resource("rbac.authorization.k8s.io", "v1", "clusterrolebindings"), None),
-    ("create", Resource("", "v1", "serviceaccounts"), SYSTEM_NAMESPACE),
-    ("create", Resource("", "v1", "secrets"), SYSTEM_NAMESPACE),
-    ("create", Resource("apps", "v1", "daemonsets"), "kube-system"),
-)
-
 
 class VersionRefused(Exception):
     """The cluster's Kubernetes version is too old, or cannot be understood."""
 
     next_step = "Upgrade the cluster, one minor release at a time, then onboard it again."
-
-
-class PermissionsMissing(Exception):
-    """The uploaded credential may not do what preparing the cluster needs; the message lists it."""
-
-    next_step = "Upload a kubeconfig of a cluster administrator: it is forgotten once the service has its own account."
 
 
 class ManagedElsewhere(Exception):
@@ -78,17 +57,6 @@ async def identify(client: ClusterClient) -> Identity:
         system_uid=await system_uid(client),
         warning=verdict.sentence or None,
     )
-
-
-async def require_permissions(client: ClusterClient) -> None:
-    """Ask the cluster whether the credential may do all that is needed. Raises PermissionsMissing, KubeError."""
-    missing = [
-        f"{verb} {resource}" + (f" in {namespace}" if namespace else "")
-        for verb, resource, namespace in _NEEDED
-        if not await client.may(verb, resource, namespace=namespace)
-    ]
-    if missing:
-        raise PermissionsMissing(f"The credential may not: {', '.join(missing)}.")
 
 
 async def system_uid(client: ClusterClient) -> str:

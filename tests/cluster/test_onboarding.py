@@ -111,20 +111,9 @@ async def test_a_missing_permission_is_named_before_anything_is_changed(
     answer = await onboarder.client.post(f"/clusters/{cluster_id}/onboard", json=body)
     operation = await onboarder.ended(answer.json()["operation_id"])
     assert operation["error"]["type"] == "permissions-missing"
-    assert "create namespaces" in operation["error"]["detail"]
+    assert "create/patch/delete namespaces" in operation["error"]["detail"]
     names = {namespace["metadata"]["name"] for namespace in await _objects(gpu_cluster, "Namespace")}
     assert "budcluster-system" not in names
-
-
-async def test_an_api_server_that_goes_away_in_the_middle_is_waited_for(
-    onboarder: Onboarder, gpu_cluster: KubernetesServer
-) -> None:
-    cluster_id = await onboarder.register()
-    operation_id = await onboarder.begin(cluster_id, gpu_cluster, gpu_sharing="none")
-    assert await onboarder.is_running(operation_id, "install_nfd")
-    gpu_cluster.cluster.faults.add(Fault("drop", times=40))
-    operation = await onboarder.ended(operation_id)
-    assert operation["status"] == "SUCCEEDED", operation
 
 
 async def test_a_cluster_that_is_deleted_while_it_is_onboarded_is_gone_in_the_end(
