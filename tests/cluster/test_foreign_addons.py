@@ -53,6 +53,10 @@ async def test_what_others_installed_is_told_used_and_left_and_models_are_served
     operator = Operator(onboarder, foreign_stack, cluster_id)
     chat = await operator.deployed("chat")
     assert (await operator.show(chat))["status"] == "RUNNING"
+    renewed = await onboarder.ended(await onboarder.begin(cluster_id, foreign_stack))
+    assert renewed["status"] == "SUCCEEDED", renewed
+    assert (await onboarder.cluster(cluster_id))["settings"]["manage_addons"] is False
+    assert (await operator.show(chat))["status"] == "RUNNING"
     assert (await operator.done("DELETE", f"/deployments/{chat}"))["status"] == "SUCCEEDED"
     assert (await operator.done("DELETE", f"/clusters/{cluster_id}"))["status"] == "SUCCEEDED"
 
