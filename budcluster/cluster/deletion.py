@@ -14,9 +14,8 @@ from pydantic import BaseModel
 from budcluster.cluster.access import ClusterAccess, NoCredential
 from budcluster.cluster.activities import lines_to
 from budcluster.cluster.addon_steps import AddonSteps
-from budcluster.cluster.errors import ClusterNotFound
+from budcluster.cluster.errors import AnotherCluster, ClusterNotFound
 from budcluster.cluster.models import Cluster
-from budcluster.cluster.options import ClusterOptions
 from budcluster.cluster.verdicts import verdicts
 from budcluster.credentials.errors import SealedSecretRefused
 from budcluster.durable.execution import Execution
@@ -27,11 +26,14 @@ from budcluster.hardware.models import AddonName, AddonOwner
 from budcluster.hardware.namespaces import remove_namespace
 from budcluster.kit.database import Database
 from budcluster.kube.door import Door
-from budcluster.kube.errors import CertificateProblem, Unauthorized, Unreachable
+from budcluster.kube.errors import AddressRefused, CertificateProblem, Unauthorized, Unreachable
 from budcluster.kube.helm import ClusterUnreachable, CredentialRefused
-from budcluster.kube.ownership import ACCOUNT, SYSTEM_NAMESPACE
+from budcluster.kube.ownership import SYSTEM_NAMESPACE
+from budcluster.kube.refusals import KubeconfigRefused
+from budcluster.kube.resources import SECRETS
 from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.journal import Journals, StepJournal
+from budcluster.provisioning.adoption import ManagedElsewhere, require_unclaimed, system_uid
 from budcluster.provisioning.ansible import onboard
 
 _TIMEOUT_S: Final = 300.0
@@ -40,8 +42,11 @@ _PATIENCE_S: Final = 30.0
 _PAUSE_S: Final = 3.0
 _DEFINITIONS: Final = "definitions of custom resources (CRDs), since objects of others may depend on them"
 _SILENT: Final = (Unreachable, ClusterUnreachable)
-_LOST: Final = (*_SILENT, Unauthorized, CredentialRefused, CertificateProblem, SealedSecretRefused)
-"""The cluster is gone, or does not know us any more: nothing can be done in it."""
+_LOST: Final = (
+    *_SILENT, AddressRefused, AnotherCluster, CertificateProblem, CredentialRefused, KubeconfigRefused,
+    ManagedElsewhere, SealedSecretRefused, Unauthorized,
+)  # fmt: skip
+"""The cluster is gone, does not know us any more, or is not ours any more: nothing can be done in it."""
 
 ResultT = TypeVar("ResultT")
 
@@ -91,10 +96,10 @@ class DeletionActivities:
         async def act(step: StepJournal) -> Receipt:
             try:
                 left = await patiently(lambda: self._leave(payload))
-            except (NoCredential, ClusterNotFound):
+            except ClusterNotFound:
                 return Receipt()
-            except _LOST as error:
-                left = [f"namespace {SYSTEM_NAMESPACE} with its account, ClusterRoleBinding {ACCOUNT} ({error})"]
+            except (*_LOST, NoCredential) as error:
+                left = [f"namespace {SYSTEM_NAMESPACE} with an account that may be an administrator ({error})"]
             for trace in left:
                 step.log(f"May be left in the cluster: {trace}")
             return Receipt(removed=[] if left else [SYSTEM_NAMESPACE], left=left)
@@ -105,6 +110,10 @@ class DeletionActivities:
         try:
             opened = self._access.open(payload.subject_id, operation=str(payload.operation_id), on_line=lines_to(step))
             async with opened as door:
+                await require_unclaimed(door.client, payload.subject_id)
+                if not await door.client.may("list", SECRETS):  # the narrow role sees no releases
+                    receipt.left = await self._not_removed(payload, "the account may not do this any more")
+                    return
                 for position, addon in enumerate(self._addons):
                     step.percent(100 * position / len(self._addons), detail=addon.title)
                     await self._remove_one(payload, addon, door, receipt)
@@ -127,12 +136,16 @@ class DeletionActivities:
             cluster = await session.get(Cluster, payload.subject_id)
         if cluster is None:
             raise ClusterNotFound(payload.subject_id)
-        manage_addons = ClusterOptions.of(cluster).manage_addons
-        async with self._access.open(payload.subject_id, operation=str(payload.operation_id)) as door:
-            return await onboard.clean_up(door, manage_addons=manage_addons)
+        if cluster.kubeconfig_encrypted is None and cluster.system_uid is None:
+            return []  # it was never reached
+        async with self._access.open_either(payload.subject_id, operation=str(payload.operation_id)) as door:
+            if cluster.system_uid not in {None, await system_uid(door.client)}:
+                raise AnotherCluster(cluster.name)
+            await require_unclaimed(door.client, payload.subject_id)
+            return await onboard.clean_up(door)
 
-    async def _not_removed(self, payload: OperationPayload, error: Exception) -> list[str]:
-        return [f"{name} ({error})" for name in sorted(await self._ours(payload.subject_id))]
+    async def _not_removed(self, payload: OperationPayload, why: object) -> list[str]:
+        return [f"{name} ({why})" for name in sorted(await self._ours(payload.subject_id))]
 
     async def _ours(self, cluster_id: UUID) -> set[AddonName]:
         """Add-ons that we know to have installed."""

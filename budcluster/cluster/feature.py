@@ -9,21 +9,20 @@ from budcluster.cluster.access import ClusterAccess
 from budcluster.cluster.activities import OnboardingActivities
 from budcluster.cluster.addon_activities import AddonActivities
 from budcluster.cluster.addon_steps import AddonSteps
-from budcluster.cluster.adoption import ClusterWork, DeletionFollower, OnboardingFollower
+from budcluster.cluster.adoption import ClusterWork
 from budcluster.cluster.deletion import DeletionActivities
 from budcluster.cluster.errors import AddonsNotManaged, ClusterNotFound, GpusInUse
+from budcluster.cluster.followers import DeletionFollower, OnboardingFollower
+from budcluster.cluster.gpu_holders import gpu_holders
 from budcluster.cluster.models import Cluster
 from budcluster.cluster.options import ClusterOptions
 from budcluster.cluster.sharing_activities import SharingActivities
 from budcluster.config import Settings
 from budcluster.credentials.vault import Vault
 from budcluster.hardware.catalogue import Catalogue
-from budcluster.hardware.models import InventoryGpuPod
-from budcluster.hardware.pods import is_over
 from budcluster.hardware.profile import Sharing
-from budcluster.hardware.survey import holds_nvidia
 from budcluster.kit.clock import Clock
-from budcluster.kit.database import Database, ReadSession, WriteSession
+from budcluster.kit.database import Database, WriteSession
 from budcluster.operations.journal import Journals
 from budcluster.operations.long_work import Feature
 
@@ -32,11 +31,19 @@ def cluster_feature(
     settings: Settings, database: Database, access: ClusterAccess, vault: Vault, journals: Journals, clock: Clock
 ) -> Feature:
     """Everything that long work on clusters needs."""
-    onboarding = OnboardingActivities(database, access, vault, journals, clock)
     catalogue = Catalogue.of(settings.addons)
     steps = AddonSteps(database, access, journals, settings.addons)
     addons = AddonActivities(steps, catalogue, detection_timeout_s=settings.nfd_detection_timeout)
     sharing = SharingActivities(steps, catalogue)
+    onboarding = OnboardingActivities(
+        database,
+        access,
+        vault,
+        journals,
+        clock,
+        addons=catalogue.last_first[::-1],
+        models_namespace=settings.deployments.namespace,
+    )
     deletion = DeletionActivities(database, access, journals, steps, catalogue)
     return Feature(
         workflows=[
@@ -89,15 +96,7 @@ class HardwareRequests:
         if not present.manage_addons:
             raise AddonsNotManaged(cluster.name)
         options = present.model_copy(update={"gpu_sharing": mode, "replicas_per_gpu": replicas})
-        if options != present and not force and (pods := await _holders(session, cluster_id)):
+        if options != present and not force and (pods := await gpu_holders(session, cluster_id)):
             raise GpusInUse(pods)
         _, operation = await self._work.share_gpus(session, cluster_id, options=options, force=force, actor=actor)
         return operation.id
-
-
-async def _holders(session: ReadSession, cluster_id: UUID) -> list[str]:
-    """Pods that hold NVIDIA GPUs as the inventory sees them now; the work itself asks the cluster again."""
-    pod = InventoryGpuPod
-    placed = select(pod).where(pod.cluster_id == cluster_id, pod.node.is_not(None)).order_by(pod.namespace, pod.name)
-    rows = await session.scalars(placed)
-    return [f"{row.namespace}/{row.name}" for row in rows if holds_nvidia(row.document) and not is_over(row.document)]

@@ -4,7 +4,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from budcluster.cluster.addon_steps import AddonSteps, Work
-from budcluster.cluster.refs import SharingPayload
+from budcluster.cluster.contracts import SharingPayload
 from budcluster.durable.execution import Execution
 from budcluster.hardware import gpu_operator, hami, installer, sharing
 from budcluster.hardware.addons import Surroundings

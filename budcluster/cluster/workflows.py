@@ -3,6 +3,7 @@
 from typing import Final
 
 from budcluster.cluster import refs
+from budcluster.cluster.contracts import OnboardingPayload, SharingPayload
 from budcluster.durable.refs import Context, Steps
 from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.workflow import Step, run_steps
@@ -43,7 +44,7 @@ DELETE_STEPS: Final = (
 )
 
 
-def onboard_cluster(ctx: Context, payload: OperationPayload) -> Steps[None]:
+def onboard_cluster(ctx: Context, payload: OnboardingPayload) -> Steps[None]:
     """Take an existing cluster into service."""
     yield from run_steps(ctx, payload, ONBOARD_STEPS)
 
@@ -53,7 +54,7 @@ def detect_hardware(ctx: Context, payload: OperationPayload) -> Steps[None]:
     yield from run_steps(ctx, payload, DETECT_STEPS)
 
 
-def share_gpus(ctx: Context, payload: refs.SharingPayload) -> Steps[None]:
+def share_gpus(ctx: Context, payload: SharingPayload) -> Steps[None]:
     """Change how GPUs are handed out."""
     yield from run_steps(ctx, payload, SHARE_STEPS if ctx.is_patched("align_gpu_operator") else _SHARE_STEPS_BEFORE)
 
