@@ -14,14 +14,14 @@ from budcluster.hardware.models import AddonOwner, AddonState, ClusterAddon
 from budcluster.kit.database import WriteSession
 from budcluster.kube.door import Door
 
-Present = dict[Addon, Found]
+Present = list[tuple[Addon, Found]]
 
 
 async def look(addons: Sequence[Addon], door: Door) -> Present:
     """Those that are installed, by anybody in any way. Raises HelmError, KubeError."""
     releases = await door.helm.list_releases()
-    found = {addon: await installer.find(addon, door, releases=releases) for addon in addons}
-    return {addon: one for addon, one in found.items() if one is not None}
+    found = [(addon, await installer.find(addon, door, releases=releases)) for addon in addons]
+    return [(addon, one) for addon, one in found if one is not None]
 
 
 def told(present: Present) -> list[dict[str, Any]]:
@@ -34,13 +34,13 @@ def told(present: Present) -> list[dict[str, Any]]:
             "namespace": found.namespace,
             "version": found.chart.removeprefix(f"{addon.chart}-") if found.chart else None,
         }
-        for addon, found in present.items()
+        for addon, found in present
     ]
 
 
 async def write_down(session: WriteSession, cluster_id: UUID, present: Present) -> None:
     """Rows for what others installed, none for what they took away. How ours do is told by the steps that make them."""
-    for addon, found in present.items():
+    for addon, found in present:
         row = {
             "cluster_id": cluster_id,
             "name": addon.name,
@@ -62,6 +62,6 @@ async def write_down(session: WriteSession, cluster_id: UUID, present: Present) 
         delete(ClusterAddon).where(
             ClusterAddon.cluster_id == cluster_id,
             ClusterAddon.owner == AddonOwner.OTHER,
-            ClusterAddon.name.not_in([addon.name for addon in present]),
+            ClusterAddon.name.not_in([addon.name for addon, _ in present]),
         )
     )

@@ -174,6 +174,9 @@ class Journal:
                 raise
             except Exception as error:
                 cause = cause_of(error, step=name, mask=self._redactor.mask)
+                # Errors of our own are for people; one of Python's is a defect, and its place is wanted.
+                trace = error if type(error).__module__ == "builtins" else None
+                log.warning("step.attempt_failed", step=name, type=cause.type, detail=cause.detail, exc_info=trace)
                 with contextlib.suppress(StaleAttempt, DatabaseUnavailable):
                     await self._patiently(lambda ledger: self._note(ledger, step, cause))
                 raise
