@@ -1,19 +1,22 @@
 """What is asked of a deployment, against what there is of it. Pure; refusals are problems."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
 from pydantic import ValidationError
 
 from budcluster.deployment import capacity
-from budcluster.deployment.admission import Decision, Description
+from budcluster.deployment.admission import Description
 from budcluster.deployment.errors import ConfigNotUsable, NoCapacity
-from budcluster.deployment.fit import Verdict
+from budcluster.deployment.fit import Fit, Verdict
 from budcluster.deployment.helm_utils import release_name, slug_of
 from budcluster.deployment.models import Deployment, DeploymentRevision
 from budcluster.deployment.options import DeploymentConfig
 from budcluster.deployment.planning import Wanted
 from budcluster.deployment.schemas import DeploymentChange, DeploymentRequest
+from budcluster.deployment.values import CacheMode
 
 
 def wanted_by(request: DeploymentRequest, known: Description) -> Wanted:
@@ -45,10 +48,10 @@ def present_of(deployment: Deployment) -> Wanted:
     )
 
 
-def require_room(decision: Decision, *, force: bool) -> None:
+def require_room(fit: Fit, *, force: bool) -> None:
     """Raises NoCapacity when there is no place for it, unless that is to be tried all the same."""
-    if decision.fit.verdict is Verdict.NO and not force:
-        raise NoCapacity(capacity.as_facts(decision.fit))
+    if fit.verdict is Verdict.NO and not force:
+        raise NoCapacity(capacity.as_facts(fit))
 
 
 def changed_config(deployment: Deployment, change: DeploymentChange) -> DeploymentConfig | None:
@@ -60,20 +63,25 @@ def changed_config(deployment: Deployment, change: DeploymentChange) -> Deployme
     if "hub_config" in change.config.model_fields_set:
         raise ConfigNotUsable("model_config", "the model of a deployment does not change; make a new deployment")
     present = DeploymentConfig.model_validate(deployment.config)
-    try:
+    with _refused_by_field():
         wanted = present.changed_by(change.config)
+    return None if wanted == present else wanted
+
+
+def earlier_config(revision: DeploymentRevision, *, replicas: int) -> DeploymentConfig:
+    """What a revision was made of, for so many copies. Raises ConfigNotUsable for what is not taken any more."""
+    with _refused_by_field():
+        return DeploymentConfig.model_validate({**revision.config, "replicas": max(replicas, 1)})
+
+
+@contextmanager
+def _refused_by_field() -> Iterator[None]:
+    try:
+        yield
     except ValidationError as error:
         problem = error.errors()[0]
         field = "/".join(str(part) for part in problem["loc"])
         raise ConfigNotUsable(field, problem["msg"].removeprefix("Value error, ")) from None
-    return None if wanted == present else wanted
-
-
-def grows(deployment: Deployment, config: DeploymentConfig) -> bool:
-    """Whether a copy needs other or more devices than now."""
-    present = DeploymentConfig.model_validate(deployment.config)
-    names = ("tensor_parallel_size", "pipeline_parallel_size", "gpu_model", "gpu_share", "hardware")
-    return any(getattr(present, name) != getattr(config, name) for name in names)
 
 
 def is_target(revision: DeploymentRevision, number: int | None, present: int) -> bool:
@@ -81,6 +89,22 @@ def is_target(revision: DeploymentRevision, number: int | None, present: int) ->
     if number is not None:
         return revision.number == number
     return revision.number < present and revision.served_at is not None
+
+
+def require_same_claim(config: DeploymentConfig, earlier: Sequence[DeploymentRevision]) -> None:
+    """A claim that was made keeps its class and access mode: Kubernetes changes neither. Raises ConfigNotUsable."""
+    if config.cache.mode is not CacheMode.PVC:
+        return
+    for revision in earlier:
+        made = revision.values["cache"]
+        if made["mode"] != CacheMode.PVC.value:
+            continue
+        if (made["storageClass"], made["accessMode"]) != (config.cache.storage_class, config.cache.access_mode):
+            raise ConfigNotUsable(
+                "cache",
+                f"the deployment's volume exists with storage_class {made['storageClass']} and access_mode "
+                f"{made['accessMode']}, which cannot be changed; deploy anew, or name another claim with mode existing",
+            )
 
 
 def payload_of(deployment: Deployment, *, replicas: int, revision: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Asking for long work on deployments: deploy, scale, change, go back, delete. Sessions are the caller's."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -11,28 +12,33 @@ from sqlalchemy.exc import IntegrityError
 from budcluster.api.etag import require_match
 from budcluster.audit import services as audit
 from budcluster.deployment import capacity, refs, repository, workflows
-from budcluster.deployment.admission import Admission, Decision
+from budcluster.deployment.admission import Admission, Decision, Description
 from budcluster.deployment.errors import (
     DeploymentIsBeingDeleted,
     DeploymentNameTaken,
     DeploymentNeverServed,
+    IngressHostTaken,
     RevisionNotFound,
 )
 from budcluster.deployment.helm_utils import release_of
 from budcluster.deployment.intent import (
     changed_config,
-    grows,
+    earlier_config,
     is_target,
     payload_of,
     present_of,
     require_room,
+    require_same_claim,
     wanted_by,
 )
 from budcluster.deployment.lifecycle import move
 from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
 from budcluster.deployment.options import DeploymentConfig
+from budcluster.deployment.planning import Wanted, require_sound
 from budcluster.deployment.schemas import DeploymentChange, DeploymentRequest
+from budcluster.deployment.values import never_smaller
 from budcluster.kit.database import Database, WriteSession
+from budcluster.kit.keyed_locks import KeyedLocks
 from budcluster.kube.door import Doors
 from budcluster.operations.contracts import Workflow
 from budcluster.operations.models import Operation, SubjectType
@@ -70,31 +76,50 @@ class DeploymentWork:
         self._admission = admission
         self._doors = doors
         self._namespace = namespace
+        self._turns: KeyedLocks[UUID] = KeyedLocks()
+
+    async def describe(self, request: DeploymentRequest, *, actor: str) -> Description:
+        """What is known of the model. The hub may be slow: no session is open meanwhile. Raises ConfigNotUsable."""
+        return await self._admission.describe(request.model, request.config, actor=actor)
+
+    async def cluster_of(self, deployment_id: UUID) -> UUID:
+        """Where a deployment is. Opens a session of its own. Raises DeploymentNotFound."""
+        async with self._database.reading() as session:
+            return (await repository.get_deployment(session, deployment_id)).cluster_id
+
+    def turn(self, cluster_id: UUID) -> AbstractAsyncContextManager[None]:
+        """One decision at a time about a cluster.
+
+        `capacity.hold` says the same to other processes. Those of this one wait here, where no connection waits with
+        them: enter it before the session is used, and leave it after the commit.
+        """
+        return self._turns.hold(cluster_id)
 
     async def preview(self, request: DeploymentRequest, *, actor: str) -> Rendered:
         """What the request would do, without doing it. Raises ClusterNotFound, ClusterNotReady, ConfigNotUsable."""
-        known = await self._admission.describe(request.model, request.config, actor=actor)
+        known = await self.describe(request, actor=actor)
         wanted = wanted_by(request, known)
         async with self._database.reading() as session:
             cluster = await self._admission.ready_cluster(session, request.cluster_id)
             await self._admission.require_credentials(session, request.config)
-            decision = await self._admission.decide(session, cluster, wanted, copies=request.config.replicas)
+            decision = await self._admission.decide(session, cluster, wanted)
         manifests = await self._doors.render(release_of(wanted.release, self._namespace, decision.values))
         return Rendered(decision, (*known.warnings, *decision.warnings), manifests)
 
-    async def create(self, session: WriteSession, request: DeploymentRequest, *, force: bool, actor: str) -> Accepted:
-        """Check the request and ask for the deployment.
+    async def create(
+        self, session: WriteSession, request: DeploymentRequest, known: Description, *, force: bool, actor: str
+    ) -> Accepted:
+        """Check the request and ask for the deployment, in its `turn`.
 
-        Raises ClusterNotFound, ClusterNotReady, ConfigNotUsable, DeploymentNameTaken, NoCapacity.
+        Raises ClusterNotFound, ClusterNotReady, ConfigNotUsable, DeploymentNameTaken, IngressHostTaken, NoCapacity.
         """
-        # The hub may be slow: asked before the session is used, so that no connection waits with it.
-        known = await self._admission.describe(request.model, request.config, actor=actor)
         wanted = wanted_by(request, known)
         cluster = await self._admission.ready_cluster(session, request.cluster_id, lock=True)
         await self._admission.require_credentials(session, request.config)
         await capacity.hold(session, cluster.id)
-        decision = await self._admission.decide(session, cluster, wanted, copies=request.config.replicas)
-        require_room(decision, force=force)
+        decision = await self._admission.decide(session, cluster, wanted)
+        require_room(decision.fit, force=force)
+        await self._require_free_host(session, cluster.id, wanted)
         deployment = Deployment(
             id=wanted.id,
             cluster_id=cluster.id,
@@ -130,17 +155,17 @@ class DeploymentWork:
         actor: str,
         if_match: str | None = None,
     ) -> Accepted:
-        """Ask for another number of copies; zero parks it.
+        """Ask for another number of copies, in the cluster's `turn`; zero parks it.
 
-        Raises DeploymentNotFound, DeploymentNeverServed, OperationBusy, NoCapacity, StaleVersion.
+        Raises DeploymentNotFound, DeploymentNeverServed, OperationBusy, ConfigNotUsable, NoCapacity, StaleVersion.
         """
         deployment, operation = await self._begin(session, deployment_id, "scale_deployment", actor, if_match)
-        before = deployment.replicas_desired
+        config = DeploymentConfig.model_validate(deployment.config)
+        require_sound(config, replicas=replicas)
         operation.payload = payload_of(deployment, replicas=replicas, revision=deployment.revision)
         warnings: tuple[str, ...] = ()
-        if replicas > before:
-            warnings = await self._require_room_for(session, deployment, replicas - before, force=force)
-        config = DeploymentConfig.model_validate(deployment.config)
+        if replicas > deployment.replicas_desired:
+            warnings = await self._require_room_for(session, deployment, replicas, force=force)
         if replicas:
             deployment.config = {**config.kept(), "replicas": replicas}
         deployment.replicas_desired = replicas
@@ -159,9 +184,10 @@ class DeploymentWork:
         actor: str,
         if_match: str | None = None,
     ) -> Accepted | Deployment:
-        """Ask for another way to run; labels alone change at once.
+        """Ask for another way to run, in the cluster's `turn`; labels alone change at once.
 
-        Raises DeploymentNotFound, DeploymentNeverServed, OperationBusy, ConfigNotUsable, NoCapacity, StaleVersion.
+        Raises DeploymentNotFound, DeploymentNeverServed, OperationBusy, ConfigNotUsable, IngressHostTaken, NoCapacity,
+        StaleVersion.
         """
         seen = await repository.get_deployment(session, deployment_id)
         config = changed_config(seen, change)
@@ -180,21 +206,23 @@ class DeploymentWork:
         deployment_id: UUID,
         number: int | None,
         *,
+        force: bool,
         actor: str,
         if_match: str | None = None,
     ) -> Accepted:
-        """Ask to run as an earlier revision did; without a number, the last one that served before the present one.
+        """Ask to run as an earlier revision did, in the cluster's `turn`.
 
-        Raises DeploymentNotFound, DeploymentNeverServed, OperationBusy, RevisionNotFound, NoCapacity, StaleVersion.
+        Without a number that is the last one that served before the present one. Raises RevisionNotFound, and what
+        `change` raises.
         """
         deployment, operation = await self._begin(session, deployment_id, "update_deployment", actor, if_match)
         revisions = await repository.revisions_of(session, deployment.id)
         found = next((r for r in revisions if is_target(r, number, deployment.revision)), None)
         if found is None:
             raise RevisionNotFound(number)
-        config = DeploymentConfig.model_validate({**found.config, "replicas": max(deployment.replicas_desired, 1)})
+        config = earlier_config(found, replicas=deployment.replicas_desired)
         reason = f"back to revision {found.number}"
-        return await self._rerun(session, deployment, operation, config, force=True, reason=reason)
+        return await self._rerun(session, deployment, operation, config, force=force, reason=reason)
 
     async def delete(
         self, session: WriteSession, deployment_id: UUID, *, keep_cache: bool, force: bool, actor: str
@@ -220,34 +248,50 @@ class DeploymentWork:
         force: bool,
         reason: str,
     ) -> Accepted:
-        number = (await repository.revisions_of(session, deployment.id))[0].number + 1
+        revisions = await repository.revisions_of(session, deployment.id)
+        number = revisions[0].number + 1
+        present = next(revision for revision in revisions if revision.number == deployment.revision)
         operation.payload = payload_of(deployment, replicas=deployment.replicas_desired, revision=number)
         await self._admission.require_credentials(session, config)
         cluster = await self._admission.ready_cluster(session, deployment.cluster_id)
         await capacity.hold(session, cluster.id)
         wanted = replace(present_of(deployment), config=config)
-        decision = await self._admission.decide(session, cluster, wanted, copies=1, own=deployment.id)
-        if grows(deployment, config):
-            require_room(decision, force=force)
+        require_same_claim(config, revisions)
+        decision = await self._admission.decide_change(session, cluster, deployment, wanted, present.values)
+        require_room(decision.fit, force=force)
+        await self._require_free_host(session, cluster.id, wanted)
+        values = never_smaller(decision.values, [revision.values for revision in revisions])
         deployment.config = config.kept()
         deployment.max_model_len = decision.max_model_len
         deployment.revision = number
-        self._add_revision(session, deployment, number, decision.values, operation, reason)
+        self._add_revision(session, deployment, number, values, operation, reason)
         move(deployment, DeploymentStatus.UPDATING)
         await session.flush()
         await self._audit(session, operation.actor, "deployment.change_requested", deployment, revision=str(number))
         return Accepted(deployment, operation, decision.warnings)
 
     async def _require_room_for(
-        self, session: WriteSession, deployment: Deployment, copies: int, *, force: bool
+        self, session: WriteSession, deployment: Deployment, replicas: int, *, force: bool
     ) -> tuple[str, ...]:
         cluster = await self._admission.ready_cluster(session, deployment.cluster_id)
         await capacity.hold(session, cluster.id)
-        decision = await self._admission.decide(
-            session, cluster, present_of(deployment), copies=copies, own=deployment.id
+        present = await repository.get_revision(session, deployment.id, deployment.revision)
+        fit = await self._admission.fit_more(session, cluster, deployment, present.values, replicas)
+        require_room(fit, force=force)
+        return fit.warnings
+
+    async def _require_free_host(self, session: WriteSession, cluster_id: UUID, wanted: Wanted) -> None:
+        """Raises IngressHostTaken: an ingress controller would send each request to either of two."""
+        host = wanted.config.ingress_host
+        if host is None:
+            return
+        same = select(Deployment.id).where(
+            Deployment.cluster_id == cluster_id,
+            Deployment.config.contains({"ingress_host": host}),
+            Deployment.id != wanted.id,
         )
-        require_room(decision, force=force)
-        return decision.warnings
+        if taken := (await session.scalars(same.limit(1))).one_or_none():
+            raise IngressHostTaken(host, taken)
 
     async def _begin(
         self, session: WriteSession, deployment_id: UUID, kind: str, actor: str, if_match: str | None

@@ -12,7 +12,7 @@ import budcluster
 from budcluster.deployment.models import RuntimeType
 from budcluster.deployment.runtimes import RUNTIMES, LaunchRequest
 from budcluster.deployment.runtimes.launch import Hardware, NotSupported
-from budcluster.deployment.values import Cache, CacheMode, ReleasePlan, Rollout, SecretEnv, chart_values, choose_rollout
+from budcluster.deployment.values import RESOURCES, Cache, CacheMode, ReleasePlan, Rollout, SecretEnv, chart_values
 from devstack.tools import ensure_tools, tool_environment
 
 CHART = Path(budcluster.__file__).parent / "deployment" / "chart"
@@ -34,6 +34,8 @@ def _plan(runtime: RuntimeType = RuntimeType.VLLM, **changes: Any) -> ReleasePla
     request = LaunchRequest("meta-llama/Llama-3.1-8B-Instruct", "llama", **asked)
     launch = RUNTIMES[runtime].launch(request)
     defaults: dict[str, Any] = {"replicas": 1, "rollout": Rollout.RECREATE}
+    if launch_hardware := RESOURCES.get(request.hardware):
+        defaults["resource"] = launch_hardware
     return ReleasePlan("0b7e", runtime, request, launch, **(defaults | changes))
 
 
@@ -114,7 +116,7 @@ def test_several_whole_gpus_on_hami_switch_its_control_off(helm_environment: dic
 
 
 def test_a_large_model_gets_a_larger_startup_budget_and_cache(helm_environment: dict[str, str]) -> None:
-    plan = _plan(request={"weights_bytes": 400 * 1024**3}, cache=Cache(CacheMode.PVC))
+    plan = _plan(request={"file_bytes": 400 * 1024**3}, cache=Cache(CacheMode.PVC))
     rendered = _render(chart_values(plan), helm_environment)
     assert _container(rendered)["startupProbe"]["failureThreshold"] > 900
     assert rendered["PersistentVolumeClaim"]["spec"]["resources"]["requests"]["storage"] == "530Gi"
@@ -132,8 +134,6 @@ def test_extras_render_when_asked_for(helm_environment: dict[str, str]) -> None:
     plan = _plan(replicas=3, network_policy=True, ingress_host="llama.example.org", gpu_model="NVIDIA-L40S")
     rendered = _render(chart_values(plan), helm_environment)
     assert {"NetworkPolicy", "Ingress", "PodDisruptionBudget"} <= set(rendered)
-    pod = rendered["Deployment"]["spec"]["template"]["spec"]
-    assert pod["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-L40S"}
 
 
 def test_user_text_stays_text(helm_environment: dict[str, str]) -> None:
@@ -157,13 +157,6 @@ def test_wrong_values_are_refused_by_the_schema(
     done = subprocess.run(argv, input=values, capture_output=True, text=True, env=helm_environment, check=False)
     assert done.returncode != 0
     assert named in done.stderr
-
-
-def test_the_rollout_never_waits_for_a_gpu_or_a_volume_that_is_taken() -> None:
-    assert choose_rollout(replicas=1, room_for_one_more=True, exclusive_cache=False) is Rollout.SURGE
-    assert choose_rollout(replicas=3, room_for_one_more=False, exclusive_cache=False) is Rollout.DRAIN_ONE
-    assert choose_rollout(replicas=1, room_for_one_more=False, exclusive_cache=False) is Rollout.RECREATE
-    assert choose_rollout(replicas=3, room_for_one_more=True, exclusive_cache=True) is Rollout.RECREATE
 
 
 def test_hardware_without_an_image_is_refused_with_what_there_is() -> None:

@@ -8,7 +8,7 @@ import pytest
 from budcluster.deployment.errors import ConfigNotUsable
 from budcluster.deployment.models import RuntimeType
 from budcluster.deployment.options import DeploymentConfig, Quantization
-from budcluster.deployment.planning import Site, Wanted, runtime_of, values_of
+from budcluster.deployment.planning import Placement, Site, Wanted, runtime_of, values_of
 from budcluster.deployment.runtimes import RUNTIMES
 from budcluster.deployment.values import Rollout
 
@@ -21,7 +21,7 @@ def _wanted(runtime: RuntimeType | None, **config: Any) -> Wanted:
 
 def _reason(runtime: RuntimeType | None, **config: Any) -> tuple[str, str]:
     with pytest.raises(ConfigNotUsable) as refused:
-        values_of(_wanted(runtime, **config), Site(rooms=()), rollout=Rollout.RECREATE)
+        values_of(_wanted(runtime, **config), Site(rooms=()), Placement(Rollout.RECREATE))
     error = refused.value.extensions["errors"][0]
     return error["pointer"], error["detail"]
 

@@ -22,6 +22,8 @@ class FlagRules:
 
     runtime: str
     with_value: frozenset[str]
+    with_values: frozenset[str] = field(default_factory=frozenset)
+    """Flags that take one value and more."""
     switches: frozenset[str] = field(default_factory=frozenset)
     owned: Mapping[str, str] = field(default_factory=dict)
     """Flags that the service sets -> the config key to use instead."""
@@ -33,15 +35,17 @@ class FlagRules:
         if len(args) > MAX_ARGS:
             raise FlagRefused(f"there are {len(args)} extra arguments, and at most {MAX_ARGS} are taken")
         expects: str | None = None
+        takes_more = False
         for argument in args:
             if len(argument) > MAX_LENGTH or not argument.isprintable():
                 raise FlagRefused(f"an extra argument is longer than {MAX_LENGTH} characters or not printable")
-            if expects is not None and not argument.startswith("--"):
+            if (expects is not None or takes_more) and not argument.startswith("--"):
                 expects = None
                 continue
             if expects is not None:
                 raise FlagRefused(f"{expects} needs a value")
             expects = self._check_flag(argument)
+            takes_more = expects in self.with_values
         if expects is not None:
             raise FlagRefused(f"{expects} needs a value")
 
@@ -58,6 +62,30 @@ class FlagRules:
             if equals:
                 raise FlagRefused(f"{name} takes no value")
             return None
-        if name not in self.with_value:
+        if name not in self.with_value | self.with_values:
             raise FlagRefused(f"{name[:60]} is not a flag that {self.runtime} is known to have")
         return None if equals else name
+
+
+def value_of(args: Sequence[str], *names: str) -> str | None:
+    """The value of a flag under any of its names, the last one as argparse takes it; None where it is not given."""
+    found = None
+    for position, argument in enumerate(args):
+        name, equals, value = argument.partition("=")
+        if name in names:
+            found = value if equals else next(iter(args[position + 1 : position + 2]), None)
+    return found
+
+
+def fraction_of(args: Sequence[str], *names: str) -> float | None:
+    """The same for a flag that takes a part of the whole. Raises FlagRefused."""
+    text = value_of(args, *names)
+    if text is None:
+        return None
+    try:
+        fraction = float(text)
+    except ValueError:
+        fraction = 0.0
+    if not 0 < fraction <= 1:
+        raise FlagRefused(f"{names[0]} takes a number above 0 and at most 1")
+    return fraction

@@ -1,19 +1,22 @@
 """SGLang 0.5.23 (flags and endpoints as in its wheel)."""
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
-from budcluster.deployment.runtimes.flags import FlagRules
+from budcluster.deployment.runtimes.flags import FlagRules, fraction_of
 from budcluster.deployment.runtimes.launch import (
     Hardware,
     Launch,
     LaunchRequest,
     Probe,
     Runtime,
+    amd_security,
     image_for,
     model_cache_env,
     sharing_env,
     startup_probe,
 )
+from budcluster.deployment.sizing import Budget
 
 _IMAGES: Final = {
     Hardware.NVIDIA: "lmsysorg/sglang:v0.5.23",
@@ -21,6 +24,8 @@ _IMAGES: Final = {
     Hardware.CPU: "lmsysorg/sglang:v0.5.23-xeon",
 }
 _PORT: Final = 30_000
+_READY_SINCE: Final = (0, 5, 23)
+_SLOW_S: Final = 10
 _FLAGS: Final = FlagRules(
     runtime="SGLang 0.5.23",
     with_value=frozenset(
@@ -65,20 +70,30 @@ def _launch(request: LaunchRequest) -> Launch:
     for flag, value in optional.items():
         args += [flag, str(value)] if value is not None else []
     args += ["--trust-remote-code"] if request.trust_remote_code else []
+    # /health generates a token and takes a second and more; /ready is cheap and says the same.
+    ready = "/ready" if request.runs_at_least(*_READY_SINCE) else "/health"
+    pod: dict[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
+    container: dict[str, Any] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    if request.hardware is Hardware.AMD:
+        pod, container = amd_security(pod, container)
     return Launch(
         image=image_for(request, "SGLang", _IMAGES),
         command=("python3", "-m", "sglang.launch_server"),
         args=(*args, *request.extra_args),
         port=_PORT,
         env={**model_cache_env(), **sharing_env(request)},
-        # /health generates a token and takes a second and more; /ready is cheap and says the same.
-        startup=startup_probe("/ready", request.startup_budget_s),
-        readiness=Probe("/ready", 10, 3, 5),
+        startup=startup_probe(ready, request.startup_budget_s, timeout_s=_SLOW_S),
+        readiness=Probe(ready, 10, 3, _SLOW_S),
         liveness=Probe("/health", 30, 4, 25),
         metrics_path="/metrics",
-        pod_security={"seccompProfile": {"type": "RuntimeDefault"}},
-        container_security={"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        pod_security=pod,
+        container_security=container,
     )
+
+
+def _budget(args: Sequence[str]) -> Budget:
+    fraction = fraction_of(args, "--mem-fraction-static")
+    return Budget() if fraction is None else Budget(static=fraction)
 
 
 RUNTIME: Final = Runtime(
@@ -94,5 +109,6 @@ RUNTIME: Final = Runtime(
     ),
     kv_cache_dtypes=frozenset({"auto", "fp8_e4m3", "fp8_e5m2"}),
     flags=_FLAGS,
+    budget=_budget,
     launch=_launch,
 )  # fmt: skip

@@ -1,9 +1,10 @@
 """TensorRT-LLM 1.2.1 (commands/serve.py and serve/openai_server.py of its source)."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
-from budcluster.deployment.runtimes.flags import FlagRules
+from budcluster.deployment.runtimes.flags import FlagRules, fraction_of
 from budcluster.deployment.runtimes.launch import (
     Hardware,
     Launch,
@@ -15,6 +16,7 @@ from budcluster.deployment.runtimes.launch import (
     sharing_env,
     startup_probe,
 )
+from budcluster.deployment.sizing import Budget
 
 _IMAGES: Final = {Hardware.NVIDIA: "nvcr.io/nvidia/tensorrt-llm/release:1.2.1"}
 _PORT: Final = 8000
@@ -76,6 +78,11 @@ def _config(request: LaunchRequest) -> dict[str, Any]:
     return config
 
 
+def _budget(args: Sequence[str]) -> Budget:
+    fraction = fraction_of(args, "--kv_cache_free_gpu_memory_fraction", "--free_gpu_memory_fraction")
+    return Budget() if fraction is None else Budget(of_the_rest=fraction)
+
+
 RUNTIME: Final = Runtime(
     version="1.2.1",
     min_driver_major=580,
@@ -83,5 +90,6 @@ RUNTIME: Final = Runtime(
     quantizations=frozenset(),
     kv_cache_dtypes=frozenset({"auto", "fp8"}),
     flags=_FLAGS,
+    budget=_budget,
     launch=_launch,
 )

@@ -1,8 +1,9 @@
 """vLLM 0.33.0 (flags, endpoints and environment as in its wheel: engine/arg_utils.py, entrypoints, envs)."""
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
-from budcluster.deployment.runtimes.flags import FlagRules
+from budcluster.deployment.runtimes.flags import FlagRules, fraction_of
 from budcluster.deployment.runtimes.launch import (
     CACHE_PATH,
     Hardware,
@@ -10,11 +11,13 @@ from budcluster.deployment.runtimes.launch import (
     LaunchRequest,
     Probe,
     Runtime,
+    amd_security,
     image_for,
     model_cache_env,
     sharing_env,
     startup_probe,
 )
+from budcluster.deployment.sizing import CPU_KV_GIB, Budget
 
 _IMAGES: Final = {
     Hardware.NVIDIA: "vllm/vllm-openai:v0.33.0",
@@ -22,6 +25,8 @@ _IMAGES: Final = {
     Hardware.CPU: "vllm/vllm-openai-cpu:v0.33.0-x86_64",
 }
 _PORT: Final = 8000
+_QUIET_SINCE: Final = (0, 16, 0)
+_DRAINS_SINCE: Final = (0, 18, 0)
 _FLAGS: Final = FlagRules(
     runtime="vLLM 0.33.0",
     with_value=frozenset(
@@ -68,9 +73,13 @@ def _launch(request: LaunchRequest) -> Launch:
     }
     for flag, value in optional.items():
         args += [flag, str(value)] if value is not None else []
-    args += ["--disable-access-log-for-endpoints", "/health,/metrics,/ping", "--shutdown-timeout", "60"]
+    if request.runs_at_least(*_QUIET_SINCE):
+        args += ["--disable-access-log-for-endpoints", "/health,/metrics,/ping"]
+    args += ["--shutdown-timeout", "60"] if request.runs_at_least(*_DRAINS_SINCE) else []
     args += ["--trust-remote-code"] if request.trust_remote_code else []
-    on_cpu = request.hardware is Hardware.CPU
+    pod, container = _security(request.hardware)
+    # Whole GiB: it refuses fractions.
+    room_on_cpu = {"VLLM_CPU_KVCACHE_SPACE": str(CPU_KV_GIB)} if request.hardware is Hardware.CPU else {}
     return Launch(
         image=image_for(request, "vLLM", _IMAGES),
         command=(),
@@ -79,6 +88,7 @@ def _launch(request: LaunchRequest) -> Launch:
         env={
             **model_cache_env(),
             **sharing_env(request),
+            **room_on_cpu,
             "VLLM_CACHE_ROOT": f"{CACHE_PATH}/vllm",
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_ENGINE_READY_TIMEOUT_S": str(request.startup_budget_s),
@@ -88,17 +98,29 @@ def _launch(request: LaunchRequest) -> Launch:
         readiness=Probe("/health", 10, 3, 5),
         liveness=Probe("/health", 20, 6, 10),
         metrics_path="/metrics",
-        pod_security={"runAsUser": 2000, "runAsGroup": 0, "fsGroup": 0, "seccompProfile": {"type": _seccomp(on_cpu)}},
-        container_security={
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"], **({"add": ["SYS_NICE"]} if on_cpu else {})},
-        },
+        pod_security=pod,
+        container_security=container,
     )
 
 
-def _seccomp(on_cpu: bool) -> str:
-    # Binding memory to NUMA nodes needs system calls that the default profile blocks.
-    return "Unconfined" if on_cpu else "RuntimeDefault"
+def _security(hardware: Hardware) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Contexts of the pod and of the container: the image works as user 2000 of group root."""
+    pod = {"runAsUser": 2000, "runAsGroup": 0, "fsGroup": 0, "seccompProfile": {"type": "RuntimeDefault"}}
+    container: dict[str, Any] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    match hardware:
+        case Hardware.AMD:
+            return amd_security(pod, container)
+        case Hardware.CPU:
+            # Binding memory to NUMA nodes needs system calls that the default profile blocks.
+            pod["seccompProfile"] = {"type": "Unconfined"}
+            return pod, {**container, "capabilities": {"drop": ["ALL"], "add": ["SYS_NICE"]}}
+        case _:
+            return pod, container
+
+
+def _budget(args: Sequence[str]) -> Budget:
+    fraction = fraction_of(args, "--gpu-memory-utilization", "--device-memory-utilization")
+    return Budget() if fraction is None else Budget(utilization=fraction)
 
 
 RUNTIME: Final = Runtime(
@@ -115,5 +137,6 @@ RUNTIME: Final = Runtime(
     ),
     kv_cache_dtypes=frozenset({"auto", "fp8", "fp8_e4m3", "fp8_e5m2"}),
     flags=_FLAGS,
+    budget=_budget,
     launch=_launch,
 )  # fmt: skip
