@@ -103,9 +103,11 @@ class ConfigNotUsable(Invalid):
     title = "Configuration cannot be used"
 
     def __init__(self, field: str, sentence: str) -> None:
+        """`field` is a key of the config, or another field of the body with a slash before it."""
+        pointer = field if field.startswith("/") else f"/config/{field}"
         super().__init__(
             f"{sentence[0].upper()}{sentence[1:].removesuffix('.')}.",
-            errors=[{"in": "body", "pointer": f"/config/{field}", "code": "unusable", "detail": sentence}],
+            errors=[{"in": "body", "pointer": pointer, "code": "unusable", "detail": sentence}],
         )
 
 

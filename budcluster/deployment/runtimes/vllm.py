@@ -3,7 +3,22 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from budcluster.deployment.runtimes.flags import FlagRules, fraction_of
+from budcluster.deployment.runtimes.flags import (
+    CODE,
+    FILES,
+    GROUPS,
+    HOSTS,
+    KEYS,
+    NOWHERE,
+    REMOTE_CODE,
+    SERVER,
+    SIZE,
+    TRUST,
+    FlagRules,
+    fraction_of,
+    known_flags,
+    spelled_out,
+)
 from budcluster.deployment.runtimes.launch import (
     CACHE_PATH,
     Hardware,
@@ -27,35 +42,54 @@ _IMAGES: Final = {
 _PORT: Final = 8000
 _QUIET_SINCE: Final = (0, 16, 0)
 _DRAINS_SINCE: Final = (0, 18, 0)
+_KNOWN: Final = known_flags("vllm-0.33.0")
 _FLAGS: Final = FlagRules(
     runtime="vLLM 0.33.0",
-    with_value=frozenset(
+    with_value=_KNOWN.with_value,
+    with_values=_KNOWN.with_values,
+    switches=_KNOWN.switches,
+    owned=spelled_out(
         {
-            "--block-size", "--cpu-offload-gb", "--data-parallel-size", "--distributed-executor-backend",
-            "--gpu-memory-utilization", "--kv-cache-memory-bytes", "--max-loras", "--max-lora-rank",
-            "--max-num-batched-tokens", "--reasoning-parser", "--seed", "--tool-call-parser", "--generation-config",
+            "model": "model",
+            "name": "served-model-name",
+            "tensor_parallel_size": "tensor-parallel-size",
+            "pipeline_parallel_size": "pipeline-parallel-size",
+            "max_model_len": "max-model-len",
+            "max_num_seqs": "max-num-seqs",
+            "dtype": "dtype",
+            "quantization": "quantization",
+            "kv_cache_dtype": "kv-cache-dtype",
+            "revision": "revision",
+            "trust_remote_code": "no-trust-remote-code",
+            "cache": "download-dir",
+            NOWHERE: "host port shutdown-timeout disable-access-log-for-endpoints device-ids",
         }
     ),
-    switches=frozenset(
+    dangerous=spelled_out(
         {
-            "--disable-custom-all-reduce", "--enable-auto-tool-choice", "--enable-chunked-prefill", "--enable-lora",
-            "--enable-prefix-caching", "--enforce-eager", "--no-enable-prefix-caching",
+            REMOTE_CODE: "trust-remote-code",
+            CODE: "additional-config compilation-config distributed-executor-backend io-processor-plugin "
+            "log-config-file logging-config logits-processors middleware model-class-overrides "
+            "ray-workers-use-nsight no-ray-workers-use-nsight reasoning-parser-plugin scheduler-cls "
+            "structured-outputs-config tool-parser-plugin worker-cls worker-extension-cls",
+            FILES: "allowed-local-media-path chat-template config default-mm-loras hf-config-path "
+            "mm-encoder-fp8-scale-path mm-encoder-fp8-scale-save-path profiler-config watchdog-config",
+            HOSTS: "ec-manager-config ec-transfer-config kv-events-config kv-transfer-config model-loader-extra-config "
+            "otlp-traces-endpoint tool-server weight-transfer-config",
+            KEYS: "api-key hf-token watermark-config",
+            GROUPS: "data-parallel-address data-parallel-backend data-parallel-external-lb "
+            "no-data-parallel-external-lb data-parallel-hybrid-lb no-data-parallel-hybrid-lb "
+            "data-parallel-multi-port-external-lb data-parallel-rank data-parallel-rpc-port data-parallel-size "
+            "data-parallel-size-local data-parallel-start-rank data-parallel-supervisor-port elastic-ep-max-dp-size "
+            "enable-elastic-ep no-enable-elastic-ep headless master-addr master-port nnodes node-rank "
+            "prefill-context-parallel-size",
+            SIZE: "kv-cache-memory-bytes num-gpu-blocks-override spec-model speculative-config",
+            SERVER: "enable-ssl-refresh grpc grpc-port ssl-ca-certs ssl-cert-reqs ssl-certfile ssl-ciphers "
+            "ssl-keyfile tokens-only uds",
+            TRUST: "enable-mm-embeds enable-prompt-embeds trust-request-chat-template trust-request-mm-kwargs",
         }
     ),
-    owned={
-        "--model": "model", "--served-model-name": "name", "--host": "nothing", "--port": "nothing",
-        "--tensor-parallel-size": "tensor_parallel_size", "--pipeline-parallel-size": "pipeline_parallel_size",
-        "--max-model-len": "max_model_len", "--max-num-seqs": "max_num_seqs", "--dtype": "dtype",
-        "--quantization": "quantization", "--kv-cache-dtype": "kv_cache_dtype", "--revision": "revision",
-    },
-    dangerous={
-        "--api-key": "a secret does not belong on a command line; put a gateway with authentication before the runtime",
-        "--trust-remote-code": "it runs code from the model's repository; set trust_remote_code if that is meant",
-        "--download-dir": "the service decides where files go",
-        "--allowed-local-media-path": "it opens the container's files to callers",
-        "--middleware": "it runs code", "--tool-parser-plugin": "it runs code",
-    },
-)  # fmt: skip
+)
 
 
 def _launch(request: LaunchRequest) -> Launch:
