@@ -62,6 +62,14 @@ _STRATEGIES: Final[Mapping[Rollout, Mapping[str, Any]]] = {
 }
 
 
+def without_surge(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values, rolled out in a way that needs no room beside what runs: it cannot wait for ever."""
+    cache = values["cache"]
+    exclusive = cache["mode"] in {CacheMode.PVC, CacheMode.EXISTING} and cache["accessMode"] == "ReadWriteOnce"
+    rollout = choose_rollout(replicas=values["replicas"], room_for_one_more=False, exclusive_cache=exclusive)
+    return {**values, "strategy": dict(_STRATEGIES[rollout])}
+
+
 @dataclass(frozen=True, slots=True)
 class Cache:
     """The model cache of a deployment."""
