@@ -28,9 +28,9 @@ METADATA_ONLY = {"accept": "application/json;as=PartialObjectMetadataList;v=v1;g
 
 def run() -> list[Table]:
     ensure_tools()
-    with sandbox_of(nodes=3) as small:
+    with sandbox_of(nodes="cpu:3") as small:
         starts = [_start_row(3, small)]
-    with sandbox_of(nodes=NODES) as large:
+    with sandbox_of(nodes=f"cpu:{NODES}") as large:
         starts.append(_start_row(NODES, large))
         timings = _synchronous(large.kubeconfig) | asyncio.run(
             _asynchronous(yaml.safe_load(large.kubeconfig.read_text()))

@@ -27,11 +27,12 @@ class SandboxProcess:
 
 
 @contextlib.contextmanager
-def sandbox_of(*, nodes: int) -> Iterator[SandboxProcess]:
-    """A cluster of that many nodes without GPUs; ends with the block."""
+def sandbox_of(*, nodes: str, clock_factor: float = 1) -> Iterator[SandboxProcess]:
+    """A cluster of these node profiles; ends with the block."""
     with tempfile.TemporaryDirectory(prefix="budcluster-bench-") as folder:
         kubeconfig = Path(folder) / "kubeconfig"
-        argv = [sys.executable, "-m", "sandbox", "--nodes", f"cpu:{nodes}", "--kubeconfig", str(kubeconfig)]
+        argv = [sys.executable, "-m", "sandbox", "--nodes", nodes, "--kubeconfig", str(kubeconfig)]
+        argv += ["--clock-factor", str(clock_factor)]
         began = time.perf_counter()
         process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
         try:

@@ -10,6 +10,7 @@ pytest_plugins = [
     "tests.fixtures.database",
     "tests.fixtures.tools",
     "tests.fixtures.cluster",
+    "tests.fixtures.canary",
 ]
 
 

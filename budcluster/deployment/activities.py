@@ -3,6 +3,7 @@
 import base64
 import json
 from typing import Any, Final
+from uuid import UUID
 
 from pydantic import BaseModel
 
@@ -24,6 +25,7 @@ from budcluster.deployment.rollout import Lookout, Target, settled
 from budcluster.deployment.values import LABEL_DEPLOYMENT, without_surge
 from budcluster.durable.execution import Execution
 from budcluster.kit.database import Database
+from budcluster.kit.keyed_locks import KeyedLocks
 from budcluster.kube.door import Door
 from budcluster.kube.errors import NotFound
 from budcluster.kube.resources import NAMESPACES, SECRETS
@@ -60,6 +62,7 @@ class ReleaseActivities:
         self._journals = journals
         self._locks = locks
         self._settings = settings
+        self._namespaces: KeyedLocks[tuple[UUID, str]] = KeyedLocks()
 
     async def check_plan(self, payload: ReleasePayload, _: Execution) -> None:
         """Reach the cluster, and see that the chart renders with the values."""
@@ -86,7 +89,8 @@ class ReleaseActivities:
                 opened = self._access.open(
                     facts.cluster_id, operation=str(payload.operation_id), on_line=lines_to(step)
                 )
-                async with opened as door:
+                # Of many that begin at once, the first makes it and the others find it.
+                async with opened as door, self._namespaces.hold((facts.cluster_id, facts.namespace)):
                     if await _has_namespace(door, facts.namespace):
                         step.percent(99, detail="It is there already")
                         return Nothing()

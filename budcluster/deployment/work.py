@@ -3,30 +3,34 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from budcluster.api.etag import require_match
 from budcluster.audit import services as audit
 from budcluster.deployment import capacity, refs, repository, workflows
-from budcluster.deployment.admission import Admission, Decision, Description
+from budcluster.deployment.admission import Admission, Decision
 from budcluster.deployment.errors import (
-    ConfigNotUsable,
     DeploymentIsBeingDeleted,
     DeploymentNameTaken,
     DeploymentNeverServed,
-    NoCapacity,
     RevisionNotFound,
 )
-from budcluster.deployment.fit import Verdict
-from budcluster.deployment.helm_utils import release_name, release_of, slug_of
+from budcluster.deployment.helm_utils import release_of
+from budcluster.deployment.intent import (
+    changed_config,
+    grows,
+    is_target,
+    payload_of,
+    present_of,
+    require_room,
+    wanted_by,
+)
 from budcluster.deployment.lifecycle import move
 from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
 from budcluster.deployment.options import DeploymentConfig
-from budcluster.deployment.planning import Wanted
 from budcluster.deployment.schemas import DeploymentChange, DeploymentRequest
 from budcluster.kit.database import Database, WriteSession
 from budcluster.kube.door import Doors
@@ -70,7 +74,7 @@ class DeploymentWork:
     async def preview(self, request: DeploymentRequest, *, actor: str) -> Rendered:
         """What the request would do, without doing it. Raises ClusterNotFound, ClusterNotReady, ConfigNotUsable."""
         known = await self._admission.describe(request.model, request.config, actor=actor)
-        wanted = _wanted(request, known)
+        wanted = wanted_by(request, known)
         async with self._database.reading() as session:
             cluster = await self._admission.ready_cluster(session, request.cluster_id)
             await self._admission.require_credentials(session, request.config)
@@ -85,12 +89,12 @@ class DeploymentWork:
         """
         # The hub may be slow: asked before the session is used, so that no connection waits with it.
         known = await self._admission.describe(request.model, request.config, actor=actor)
-        wanted = _wanted(request, known)
+        wanted = wanted_by(request, known)
         cluster = await self._admission.ready_cluster(session, request.cluster_id, lock=True)
         await self._admission.require_credentials(session, request.config)
         await capacity.hold(session, cluster.id)
         decision = await self._admission.decide(session, cluster, wanted, copies=request.config.replicas)
-        _require_room(decision, force=force)
+        require_room(decision, force=force)
         deployment = Deployment(
             id=wanted.id,
             cluster_id=cluster.id,
@@ -132,7 +136,7 @@ class DeploymentWork:
         """
         deployment, operation = await self._begin(session, deployment_id, "scale_deployment", actor, if_match)
         before = deployment.replicas_desired
-        operation.payload = _payload(deployment, replicas=replicas, revision=deployment.revision)
+        operation.payload = payload_of(deployment, replicas=replicas, revision=deployment.revision)
         warnings: tuple[str, ...] = ()
         if replicas > before:
             warnings = await self._require_room_for(session, deployment, replicas - before, force=force)
@@ -160,14 +164,14 @@ class DeploymentWork:
         Raises DeploymentNotFound, DeploymentNeverServed, OperationBusy, ConfigNotUsable, NoCapacity, StaleVersion.
         """
         seen = await repository.get_deployment(session, deployment_id)
-        config = _changed(seen, change)
+        config = changed_config(seen, change)
         if config is None:
             return await self._relabel(session, deployment_id, change, if_match)
         deployment, operation = await self._begin(session, deployment_id, "update_deployment", actor, if_match)
         if change.labels is not None:
             deployment.labels = change.labels
         return await self._rerun(
-            session, deployment, operation, _changed(deployment, change) or config, force=force, reason="changed"
+            session, deployment, operation, changed_config(deployment, change) or config, force=force, reason="changed"
         )
 
     async def roll_back(
@@ -185,7 +189,7 @@ class DeploymentWork:
         """
         deployment, operation = await self._begin(session, deployment_id, "update_deployment", actor, if_match)
         revisions = await repository.revisions_of(session, deployment.id)
-        found = next((r for r in revisions if _is_target(r, number, deployment.revision)), None)
+        found = next((r for r in revisions if is_target(r, number, deployment.revision)), None)
         if found is None:
             raise RevisionNotFound(number)
         config = DeploymentConfig.model_validate({**found.config, "replicas": max(deployment.replicas_desired, 1)})
@@ -217,14 +221,14 @@ class DeploymentWork:
         reason: str,
     ) -> Accepted:
         number = (await repository.revisions_of(session, deployment.id))[0].number + 1
-        operation.payload = _payload(deployment, replicas=deployment.replicas_desired, revision=number)
+        operation.payload = payload_of(deployment, replicas=deployment.replicas_desired, revision=number)
         await self._admission.require_credentials(session, config)
         cluster = await self._admission.ready_cluster(session, deployment.cluster_id)
         await capacity.hold(session, cluster.id)
-        wanted = replace(_present(deployment), config=config)
+        wanted = replace(present_of(deployment), config=config)
         decision = await self._admission.decide(session, cluster, wanted, copies=1, own=deployment.id)
-        if _grows(deployment, config):
-            _require_room(decision, force=force)
+        if grows(deployment, config):
+            require_room(decision, force=force)
         deployment.config = config.kept()
         deployment.max_model_len = decision.max_model_len
         deployment.revision = number
@@ -240,9 +244,9 @@ class DeploymentWork:
         cluster = await self._admission.ready_cluster(session, deployment.cluster_id)
         await capacity.hold(session, cluster.id)
         decision = await self._admission.decide(
-            session, cluster, _present(deployment), copies=copies, own=deployment.id
+            session, cluster, present_of(deployment), copies=copies, own=deployment.id
         )
-        _require_room(decision, force=force)
+        require_room(decision, force=force)
         return decision.warnings
 
     async def _begin(
@@ -346,75 +350,3 @@ _KINDS: Mapping[str, tuple[Sequence[Step], Workflow]] = {
     "update_deployment": (workflows.CHANGE_STEPS, refs.CHANGE_DEPLOYMENT),
     "delete_deployment": (workflows.DELETE_STEPS, refs.DELETE_DEPLOYMENT),
 }
-
-
-def _wanted(request: DeploymentRequest, known: Description) -> Wanted:
-    deployment_id = uuid4()
-    last = request.model.rstrip("/").rpartition("/")[2]
-    name = request.name or f"{slug_of(last)[:56].strip('-')}-{deployment_id.hex[:4]}"
-    return Wanted(
-        id=deployment_id,
-        name=name,
-        release=release_name(name, deployment_id),
-        model=request.model,
-        runtime=request.runtime_type(),
-        config=request.config,
-        facts=known.facts,
-    )
-
-
-def _present(deployment: Deployment) -> Wanted:
-    return Wanted(
-        id=deployment.id,
-        name=deployment.name,
-        release=deployment.helm_release,
-        model=deployment.model,
-        runtime=deployment.runtime,
-        config=DeploymentConfig.model_validate(deployment.config),
-        facts=capacity.facts_of(deployment),
-    )
-
-
-def _require_room(decision: Decision, *, force: bool) -> None:
-    if decision.fit.verdict is Verdict.NO and not force:
-        raise NoCapacity(capacity.as_facts(decision.fit))
-
-
-def _changed(deployment: Deployment, change: DeploymentChange) -> DeploymentConfig | None:
-    """The config after the change; None when it stays as it is. Raises ConfigNotUsable."""
-    if change.config is None:
-        return None
-    if "replicas" in change.config.model_fields_set:
-        raise ConfigNotUsable("replicas", "copies are changed with POST /deployments/{id}/scale")
-    if "hub_config" in change.config.model_fields_set:
-        raise ConfigNotUsable("model_config", "the model of a deployment does not change; make a new deployment")
-    present = DeploymentConfig.model_validate(deployment.config)
-    try:
-        wanted = present.changed_by(change.config)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        field = "/".join(str(part) for part in problem["loc"])
-        raise ConfigNotUsable(field, problem["msg"].removeprefix("Value error, ")) from None
-    return None if wanted == present else wanted
-
-
-def _grows(deployment: Deployment, config: DeploymentConfig) -> bool:
-    """Whether a copy needs other or more devices than now."""
-    present = DeploymentConfig.model_validate(deployment.config)
-    names = ("tensor_parallel_size", "pipeline_parallel_size", "gpu_model", "gpu_share", "hardware")
-    return any(getattr(present, name) != getattr(config, name) for name in names)
-
-
-def _is_target(revision: DeploymentRevision, number: int | None, present: int) -> bool:
-    if number is not None:
-        return revision.number == number
-    return revision.number < present and revision.served_at is not None
-
-
-def _payload(deployment: Deployment, *, replicas: int, revision: int) -> dict[str, Any]:
-    return {
-        "revision": revision,
-        "replicas": replicas,
-        "previous_revision": deployment.revision,
-        "previous_replicas": deployment.replicas_desired,
-    }
