@@ -22,6 +22,7 @@ from budcluster.deployment.options import DeploymentConfig
 from budcluster.deployment.planning import pull_secret_name, secret_name
 from budcluster.deployment.records import DeploymentFacts, Records
 from budcluster.deployment.rollout import Lookout, Target, settled
+from budcluster.deployment.takeover import take_over
 from budcluster.deployment.values import LABEL_DEPLOYMENT, without_surge
 from budcluster.durable.execution import Execution
 from budcluster.kit.database import Database
@@ -201,6 +202,7 @@ class ReleaseActivities:
             async with opened as door, self._locks.hold(facts.cluster_id, facts.namespace, facts.release):
                 wanted = release_of(facts.release, facts.namespace, values)
                 timeout_s = self._settings.helm_timeout_s
+                await take_over(door.client, facts.namespace, facts.release)
                 done = await door.helm.ensure(wanted, timeout_s=timeout_s, wait=False, repair=occasion)
         step.percent(99, detail=f"Helm revision {done.number}")
 

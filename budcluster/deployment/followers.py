@@ -1,17 +1,22 @@
 """Keeps deployments in step with their operations, in the transactions that end those."""
 
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from budcluster.audit import services as audit
-from budcluster.deployment import repository
+from budcluster.deployment import capacity, repository
+from budcluster.deployment.admission import Admission
 from budcluster.deployment.contracts import ReleasePayload
 from budcluster.deployment.errors import DeploymentIsBeingDeleted, DeploymentNotFound
+from budcluster.deployment.intent import grows, present_of, require_room
 from budcluster.deployment.lifecycle import move
 from budcluster.deployment.models import Deployment, DeploymentStatus
+from budcluster.deployment.options import DeploymentConfig
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import WriteSession
+from budcluster.operations.errors import OperationNotRetryable
 from budcluster.operations.models import Operation, OperationStatus
 from budcluster.operations.services import launch_payload
 
@@ -21,8 +26,9 @@ log = structlog.get_logger(__name__)
 class DeployFollower:
     """The first start of a deployment."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, admission: Admission) -> None:
         self._clock = clock
+        self._admission = admission
 
     async def finished(self, session: WriteSession, operation: Operation) -> None:
         """RUNNING when it serves; else FAILED with the cause, and nothing of it is left in the cluster."""
@@ -39,8 +45,16 @@ class DeployFollower:
         log.info("deployment.first_start_ended", deployment_id=str(deployment.id), status=deployment.status.value)
 
     async def reopened(self, session: WriteSession, operation: Operation) -> None:
-        """Back to PENDING."""
+        """Back to PENDING, if there is still room: another deployment may have taken the place meanwhile.
+
+        Raises NoCapacity, ClusterNotReady, OperationNotRetryable for one that came up by itself.
+        """
         deployment = await _reopened(session, operation)
+        if deployment.status is not DeploymentStatus.FAILED:
+            raise OperationNotRetryable(f"{deployment.name} came up by itself and is {deployment.status}: change that.")
+        payload = ReleasePayload.model_validate(launch_payload(operation))
+        config = DeploymentConfig.model_validate(deployment.config)
+        await _require_room(self._admission, session, deployment, config, payload)
         move(deployment, DeploymentStatus.PENDING)
         deployment.error = deployment.diagnosis = None
 
@@ -48,8 +62,9 @@ class DeployFollower:
 class ChangeFollower:
     """Scaling, changing and going back."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, admission: Admission) -> None:
         self._clock = clock
+        self._admission = admission
 
     async def finished(self, session: WriteSession, operation: Operation) -> None:
         """RUNNING or PARKED as wanted; after a failure what was before, with the error noted."""
@@ -68,9 +83,12 @@ class ChangeFollower:
         log.info("deployment.change_ended", deployment_id=str(deployment.id), status=deployment.status.value)
 
     async def reopened(self, session: WriteSession, operation: Operation) -> None:
-        """UPDATING again, to what was wanted."""
+        """UPDATING again, to what was wanted, if there is room for it. Raises NoCapacity, ClusterNotReady."""
         deployment = await _reopened(session, operation)
         payload = ReleasePayload.model_validate(launch_payload(operation))
+        wanted = await repository.get_revision(session, deployment.id, payload.revision)
+        config = DeploymentConfig.model_validate(wanted.config)
+        await _require_room(self._admission, session, deployment, config, payload)
         await _point_to(session, deployment, payload.revision, payload.replicas)
         move(deployment, DeploymentStatus.UPDATING)
 
@@ -116,6 +134,24 @@ async def _reopened(session: WriteSession, operation: Operation) -> Deployment:
     if deployment.status is DeploymentStatus.DELETING:
         raise DeploymentIsBeingDeleted(deployment.name)
     return deployment
+
+
+async def _require_room(
+    admission: Admission,
+    session: WriteSession,
+    deployment: Deployment,
+    config: DeploymentConfig,
+    payload: ReleasePayload,
+) -> None:
+    cluster = await admission.ready_cluster(session, deployment.cluster_id)
+    await capacity.hold(session, cluster.id)
+    seen = await capacity.look(session, cluster, deployment.namespace)
+    copies = payload.replicas - seen.placed.get(deployment.helm_release, 0)
+    copies = max(copies, 1 if grows(deployment, config) else 0)
+    if copies > 0:
+        wanted = replace(present_of(deployment), config=config)
+        decision = await admission.decide(session, cluster, wanted, copies=copies, own=deployment.id)
+        require_room(decision, force=payload.force)
 
 
 async def _point_to(session: WriteSession, deployment: Deployment, revision: int, replicas: int) -> None:

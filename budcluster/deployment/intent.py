@@ -52,7 +52,10 @@ def require_room(decision: Decision, *, force: bool) -> None:
 
 
 def changed_config(deployment: Deployment, change: DeploymentChange) -> DeploymentConfig | None:
-    """The config after the change; None when it stays as it is. Raises ConfigNotUsable."""
+    """The config after the change; None when it stays as it is and nothing is wrong. Raises ConfigNotUsable.
+
+    With a diagnosis the same config is asked for again: what others did to the release is put right by that.
+    """
     if change.config is None:
         return None
     if "replicas" in change.config.model_fields_set:
@@ -66,7 +69,7 @@ def changed_config(deployment: Deployment, change: DeploymentChange) -> Deployme
         problem = error.errors()[0]
         field = "/".join(str(part) for part in problem["loc"])
         raise ConfigNotUsable(field, problem["msg"].removeprefix("Value error, ")) from None
-    return None if wanted == present else wanted
+    return None if wanted == present and deployment.diagnosis is None else wanted
 
 
 def grows(deployment: Deployment, config: DeploymentConfig) -> bool:
@@ -83,11 +86,12 @@ def is_target(revision: DeploymentRevision, number: int | None, present: int) ->
     return revision.number < present and revision.served_at is not None
 
 
-def payload_of(deployment: Deployment, *, replicas: int, revision: int) -> dict[str, Any]:
+def payload_of(deployment: Deployment, *, replicas: int, revision: int, force: bool) -> dict[str, Any]:
     """What the operation is told: where to, and what to go back to."""
     return {
         "revision": revision,
         "replicas": replicas,
         "previous_revision": deployment.revision,
         "previous_replicas": deployment.replicas_desired,
+        "force": force,
     }

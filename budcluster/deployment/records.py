@@ -124,3 +124,11 @@ def diagnosis_of(finding: Finding, now: datetime) -> dict[str, Any]:
     facts = asdict(finding)
     del facts["weight"]
     return {**facts, "lines": list(finding.lines), "since": now.isoformat()}
+
+
+def endpoints_of(release: str, namespace: str, config: DeploymentConfig) -> list[dict[str, str]]:
+    """Where the API is reached: inside the cluster, and by its host name where it has one."""
+    inside = {"kind": "cluster", "url": f"http://{release}.{namespace}.svc.cluster.local/v1"}
+    if config.ingress_host is None:
+        return [inside]
+    return [inside, {"kind": "ingress", "url": f"http://{config.ingress_host}/v1"}]

@@ -12,8 +12,7 @@ from pydantic import BaseModel
 from budcluster.cluster.access import ClusterAccess
 from budcluster.cluster.verdicts import verdicts
 from budcluster.deployment.contracts import ReleasePayload
-from budcluster.deployment.options import DeploymentConfig
-from budcluster.deployment.records import DeploymentFacts, Records
+from budcluster.deployment.records import DeploymentFacts, Records, endpoints_of
 from budcluster.deployment.rollout import Lookout, Sight, Target, is_final
 from budcluster.durable.errors import NonRetryableError
 from budcluster.durable.execution import Execution
@@ -73,7 +72,7 @@ class Served(BaseModel):
 
 
 @dataclass
-class _Seen:
+class Told:
     """What the row was told last."""
 
     ready: int | None = None
@@ -127,7 +126,7 @@ class ServingActivities:
                 revision = await self._records.revision(facts.id, payload.revision, replicas=payload.replicas)
                 async with self._access.open(facts.cluster_id, operation=str(payload.operation_id)) as door:
                     model = await _ask_until_answered(door, facts, step)
-                endpoints = endpoints_of(facts, revision.config)
+                endpoints = endpoints_of(facts.release, facts.namespace, revision.config)
                 await self._records.served(facts.id, payload.revision, endpoints=endpoints)
             return Served(model=model)
 
@@ -136,7 +135,7 @@ class ServingActivities:
     async def _wait(
         self, lookout: Lookout, facts: DeploymentFacts, step: StepJournal, *, left_s: float, budget_s: float
     ) -> None:
-        bell, seen = asyncio.Event(), _Seen()
+        bell, seen = asyncio.Event(), Told()
         watcher = asyncio.create_task(lookout.ring_on_change(bell))
         loop = asyncio.get_running_loop()
         deadline, sight = loop.time() + left_s, None
@@ -162,7 +161,7 @@ class ServingActivities:
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
 
-    async def _tell(self, facts: DeploymentFacts, sight: Sight, step: StepJournal, seen: _Seen, *, now: float) -> None:
+    async def _tell(self, facts: DeploymentFacts, sight: Sight, step: StepJournal, seen: Told, *, now: float) -> None:
         """Report the sight; ends the wait when it shows a cause that time does not cure."""
         step.percent(sight.progress.percent, detail=sight.progress.detail)
         if seen.ready != sight.ready:
@@ -237,11 +236,3 @@ async def _ask(door: Door, facts: DeploymentFacts) -> str:
     if not isinstance(answer["choices"][0]["text"], str):
         raise TypeError("no text")
     return model
-
-
-def endpoints_of(facts: DeploymentFacts, config: DeploymentConfig) -> list[dict[str, str]]:
-    """Where the API is reached: inside the cluster, and by its host name where it has one."""
-    inside = {"kind": "cluster", "url": f"http://{facts.release}.{facts.namespace}.svc.cluster.local/v1"}
-    if config.ingress_host is None:
-        return [inside]
-    return [inside, {"kind": "ingress", "url": f"http://{config.ingress_host}/v1"}]

@@ -114,7 +114,7 @@ class DeploymentWork:
             model_facts=asdict(known.facts) if known.facts else None,
         )
         await self._add(session, deployment)
-        payload = {"revision": 1, "replicas": deployment.replicas_desired}
+        payload = {"revision": 1, "replicas": deployment.replicas_desired, "force": force}
         operation = await self._request(session, deployment, "deploy_model", actor, payload)
         self._add_revision(session, deployment, 1, decision.values, operation, "first deployment")
         await self._audit(session, actor, "deployment.requested", deployment, model=deployment.model)
@@ -136,7 +136,7 @@ class DeploymentWork:
         """
         deployment, operation = await self._begin(session, deployment_id, "scale_deployment", actor, if_match)
         before = deployment.replicas_desired
-        operation.payload = payload_of(deployment, replicas=replicas, revision=deployment.revision)
+        operation.payload = payload_of(deployment, replicas=replicas, revision=deployment.revision, force=force)
         warnings: tuple[str, ...] = ()
         if replicas > before:
             warnings = await self._require_room_for(session, deployment, replicas - before, force=force)
@@ -221,7 +221,8 @@ class DeploymentWork:
         reason: str,
     ) -> Accepted:
         number = (await repository.revisions_of(session, deployment.id))[0].number + 1
-        operation.payload = payload_of(deployment, replicas=deployment.replicas_desired, revision=number)
+        replicas = deployment.replicas_desired
+        operation.payload = payload_of(deployment, replicas=replicas, revision=number, force=force)
         await self._admission.require_credentials(session, config)
         cluster = await self._admission.ready_cluster(session, deployment.cluster_id)
         await capacity.hold(session, cluster.id)
