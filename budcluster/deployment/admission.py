@@ -20,7 +20,7 @@ from budcluster.deployment.errors import ConfigNotUsable
 from budcluster.deployment.fit import Fit, Verdict
 from budcluster.deployment.model_facts import ModelFacts, UnusableConfig, read_config
 from budcluster.deployment.model_hub import ModelHub
-from budcluster.deployment.models import Deployment, RuntimeType
+from budcluster.deployment.models import Deployment, DeploymentRevision, RuntimeType
 from budcluster.deployment.options import DeploymentConfig
 from budcluster.deployment.placing import refusals
 from budcluster.deployment.planning import (
@@ -36,7 +36,7 @@ from budcluster.deployment.planning import (
     values_of,
 )
 from budcluster.deployment.succession import Chances, chances_of, choose_rollout, is_no_larger
-from budcluster.deployment.values import Rollout
+from budcluster.deployment.values import Rollout, surges
 from budcluster.kit.database import ReadSession
 
 _ENV_PURPOSES: Final = frozenset({CredentialPurpose.HUGGING_FACE, CredentialPurpose.AWS, CredentialPurpose.AZURE})
@@ -157,7 +157,7 @@ class Admission:
         wanted, demand = _fixed(wanted, seen.site)
         demand = replace(demand, replicas=row.replicas_desired)
         fit = seen.fit(demand, freed=True)
-        old = capacity.present_demand(row, present, seen.site)
+        old = capacity.demand_in(row, DeploymentConfig.model_validate(row.config), present, seen.site)
         rollout = choose_rollout(
             replicas=row.replicas_desired,
             chances=_chances(seen, demand, old, fit),
@@ -165,16 +165,26 @@ class Admission:
         )
         return self._decision(wanted, seen.site, fit, rollout)
 
-    async def fit_more(
-        self, session: ReadSession, cluster: Cluster, row: Deployment, present: Mapping[str, Any], replicas: int
+    async def fit_of(
+        self, session: ReadSession, cluster: Cluster, row: Deployment, revision: DeploymentRevision, *, replicas: int
     ) -> Fit:
-        """Fit of the copies that are still to be placed of so many, as they are started now."""
+        """Fit of so many copies as a revision starts them, beside those of them that stand.
+
+        Where the copies of another revision stand, they make room for it as its values say.
+        """
         seen = await capacity.prospect(session, cluster, self._settings.namespace, own=row)
-        demand = capacity.present_demand(row, present, seen.site)
+        config = DeploymentConfig.model_validate(revision.config)
+        demand = capacity.demand_in(row, config, revision.values, seen.site)
         if isinstance(demand, ProcessorDemand):
             # Which of them stand is not told, so all are looked at, as if they were to come anew.
             return seen.fit(replace(demand, replicas=replicas), freed=True)
-        return seen.fit(replace(demand, replicas=max(0, replicas - len(seen.own))), freed=False)
+        if revision.number == row.revision:
+            return seen.fit(replace(demand, replicas=max(0, replicas - len(seen.own))), freed=False)
+        fit = seen.fit(replace(demand, replicas=replicas), freed=True)
+        if fit.verdict is Verdict.NO or not seen.own or not surges(revision.values):
+            return fit
+        first = seen.fit(demand, freed=False)
+        return first if first.verdict is Verdict.NO else fit
 
     def _decision(self, wanted: Wanted, site: Site, fit: Fit, rollout: Rollout) -> Decision:
         values = values_of(wanted, site, Placement(rollout, fit.resource, fit.nodes), self._surroundings)

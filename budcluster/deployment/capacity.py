@@ -168,7 +168,7 @@ async def _promised(session: ReadSession, cluster_id: UUID, seen: Seen, *, but: 
     for row, values in await session.execute(rows):
         if row.id == but or _is_withdrawn(row):
             continue
-        demand = present_demand(row, values, seen.site)
+        demand = demand_in(row, DeploymentConfig.model_validate(row.config), values, seen.site)
         if isinstance(demand, ProcessorDemand):
             promised.without_gpus.append(replace(demand, replicas=row.replicas_desired))
             continue
@@ -189,12 +189,12 @@ async def _changing(session: ReadSession) -> set[UUID]:
     return set(await session.scalars(found))
 
 
-def present_demand(row: Deployment, values: Mapping[str, Any] | None, site: Site) -> AnyDemand:
-    """What the deployment asks for as it is meant to run now, for one copy."""
-    demand = demand_of(DeploymentConfig.model_validate(row.config), row.runtime, facts_of(row), site)
+def demand_in(row: Deployment, config: DeploymentConfig, values: Mapping[str, Any] | None, site: Site) -> AnyDemand:
+    """What one copy of the deployment asks for with this config, by the name that its values use."""
+    demand = replace(demand_of(config, row.runtime, facts_of(row), site), replicas=1)
     if isinstance(demand, Demand):
-        return replace(demand, replicas=1, resource=resource_in(values) if values else None)
-    return replace(demand, replicas=1)
+        return replace(demand, resource=resource_in(values) if values else None)
+    return demand
 
 
 def _is_met(demand: Demand, copy: Standing, rooms: Sequence[Room]) -> bool:

@@ -55,7 +55,10 @@ def require_room(fit: Fit, *, force: bool) -> None:
 
 
 def changed_config(deployment: Deployment, change: DeploymentChange) -> DeploymentConfig | None:
-    """The config after the change; None when it stays as it is. Raises ConfigNotUsable."""
+    """The config after the change; None when it stays as it is and nothing is wrong. Raises ConfigNotUsable.
+
+    With a diagnosis the same config is asked for again: what others did to the release is put right by that.
+    """
     if change.config is None:
         return None
     if "replicas" in change.config.model_fields_set:
@@ -65,7 +68,7 @@ def changed_config(deployment: Deployment, change: DeploymentChange) -> Deployme
     present = DeploymentConfig.model_validate(deployment.config)
     with _refused_by_field():
         wanted = present.changed_by(change.config)
-    return None if wanted == present else wanted
+    return None if wanted == present and deployment.diagnosis is None else wanted
 
 
 def earlier_config(revision: DeploymentRevision, *, replicas: int) -> DeploymentConfig:
@@ -107,11 +110,12 @@ def require_same_claim(config: DeploymentConfig, earlier: Sequence[DeploymentRev
             )
 
 
-def payload_of(deployment: Deployment, *, replicas: int, revision: int) -> dict[str, Any]:
+def payload_of(deployment: Deployment, *, replicas: int, revision: int, force: bool) -> dict[str, Any]:
     """What the operation is told: where to, and what to go back to."""
     return {
         "revision": revision,
         "replicas": replicas,
         "previous_revision": deployment.revision,
         "previous_replicas": deployment.replicas_desired,
+        "force": force,
     }

@@ -264,3 +264,24 @@ def resource_in(values: Mapping[str, Any]) -> str | None:
 def surges(values: Mapping[str, Any]) -> bool:
     """Whether a new copy comes up before an old one goes."""
     return bool(values["strategy"].get("maxSurge"))
+
+
+def without_surge(values: Mapping[str, Any], *, leaving: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The same values, rolled out in a way that needs no room beside what runs: it cannot wait for ever.
+
+    `leaving` are those of the pods that make room, where they are others. Copies of these values that run already stay
+    whichever way it is, as theirs is the newest template again.
+    """
+    cache = values["cache"]
+    mounted = cache["mode"] in {CacheMode.PVC, CacheMode.EXISTING} and cache["accessMode"] == "ReadWriteOnce"
+    cramped = leaving is not None and (leaving["strategy"]["type"] == "Recreate" or _needs_more(values, leaving))
+    one_by_one = values["replicas"] > 1 and not mounted and not cramped
+    return {**values, "strategy": dict(_STRATEGIES[Rollout.DRAIN_ONE if one_by_one else Rollout.RECREATE])}
+
+
+def _needs_more(values: Mapping[str, Any], leaving: Mapping[str, Any]) -> bool:
+    """Whether what one copy frees may not be enough for one of the other kind."""
+    wanted, freed = (one["resources"].get("limits") or {} for one in (values, leaving))
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    places = [(one.get("nodeAffinity") or {}).get(required) for one in (values, leaving)]
+    return places[0] != places[1] or any(int(amount) > int(freed.get(name, 0)) for name, amount in wanted.items())

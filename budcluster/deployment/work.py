@@ -139,7 +139,7 @@ class DeploymentWork:
             model_facts=asdict(known.facts) if known.facts else None,
         )
         await self._add(session, deployment)
-        payload = {"revision": 1, "replicas": deployment.replicas_desired}
+        payload = {"revision": 1, "replicas": deployment.replicas_desired, "force": force}
         operation = await self._request(session, deployment, "deploy_model", actor, payload)
         self._add_revision(session, deployment, 1, decision.values, operation, "first deployment")
         await self._audit(session, actor, "deployment.requested", deployment, model=deployment.model)
@@ -162,7 +162,7 @@ class DeploymentWork:
         deployment, operation = await self._begin(session, deployment_id, "scale_deployment", actor, if_match)
         config = DeploymentConfig.model_validate(deployment.config)
         require_sound(config, replicas=replicas)
-        operation.payload = payload_of(deployment, replicas=replicas, revision=deployment.revision)
+        operation.payload = payload_of(deployment, replicas=replicas, revision=deployment.revision, force=force)
         warnings: tuple[str, ...] = ()
         if replicas > deployment.replicas_desired:
             warnings = await self._require_room_for(session, deployment, replicas, force=force)
@@ -251,7 +251,8 @@ class DeploymentWork:
         revisions = await repository.revisions_of(session, deployment.id)
         number = revisions[0].number + 1
         present = next(revision for revision in revisions if revision.number == deployment.revision)
-        operation.payload = payload_of(deployment, replicas=deployment.replicas_desired, revision=number)
+        replicas = deployment.replicas_desired
+        operation.payload = payload_of(deployment, replicas=replicas, revision=number, force=force)
         await self._admission.require_credentials(session, config)
         cluster = await self._admission.ready_cluster(session, deployment.cluster_id)
         await capacity.hold(session, cluster.id)
@@ -276,7 +277,7 @@ class DeploymentWork:
         cluster = await self._admission.ready_cluster(session, deployment.cluster_id)
         await capacity.hold(session, cluster.id)
         present = await repository.get_revision(session, deployment.id, deployment.revision)
-        fit = await self._admission.fit_more(session, cluster, deployment, present.values, replicas)
+        fit = await self._admission.fit_of(session, cluster, deployment, present, replicas=replicas)
         require_room(fit, force=force)
         return fit.warnings
 

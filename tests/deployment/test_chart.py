@@ -13,7 +13,16 @@ from budcluster.deployment.models import RuntimeType
 from budcluster.deployment.planning import with_replicas
 from budcluster.deployment.runtimes import RUNTIMES, LaunchRequest
 from budcluster.deployment.runtimes.launch import Hardware, NotSupported
-from budcluster.deployment.values import RESOURCES, Cache, CacheMode, ReleasePlan, Rollout, SecretEnv, chart_values
+from budcluster.deployment.values import (
+    RESOURCES,
+    Cache,
+    CacheMode,
+    ReleasePlan,
+    Rollout,
+    SecretEnv,
+    chart_values,
+    without_surge,
+)
 from devstack.tools import ensure_tools, tool_environment
 
 CHART = Path(budcluster.__file__).parent / "deployment" / "chart"
@@ -274,3 +283,27 @@ def test_wrong_values_are_refused_by_the_schema(
 def test_hardware_without_an_image_is_refused_with_what_there_is() -> None:
     with pytest.raises(NotSupported, match="TensorRT-LLM has no image for AMD; it runs on NVIDIA"):
         _plan(RuntimeType.TENSORRT_LLM, request={"hardware": Hardware.AMD})
+
+
+@pytest.mark.parametrize(
+    ("change", "leaving", "strategy"),
+    [
+        ({}, None, "RollingUpdate"),
+        ({}, {}, "RollingUpdate"),
+        ({}, {"rollout": Rollout.RECREATE}, "Recreate"),
+        ({"request": {"tensor_parallel": 2}}, {}, "Recreate"),
+        ({}, {"request": {"tensor_parallel": 2}}, "RollingUpdate"),
+        ({"gpu_model": "Tesla-T4"}, {}, "Recreate"),
+        ({"share_memory_mib": 8000}, {"share_memory_mib": 4000}, "Recreate"),
+        ({"cache": Cache(CacheMode.PVC)}, {}, "Recreate"),
+        ({"replicas": 1}, {}, "Recreate"),
+    ],
+)
+def test_the_way_back_never_needs_more_room_than_what_leaves_it(
+    change: dict[str, Any], leaving: dict[str, Any] | None, strategy: str
+) -> None:
+    plans = {"replicas": 3, "rollout": Rollout.SURGE}
+    values = chart_values(_plan(**(plans | change)))
+    left = None if leaving is None else chart_values(_plan(**(plans | leaving)))
+    back = without_surge(values, leaving=left)["strategy"]
+    assert (back["type"], back["maxSurge"]) == (strategy, 0)
