@@ -157,6 +157,8 @@ class DeploymentSettings(_Section):
     """Folder of the nodes below which callers may place model caches of mode hostPath."""
     helm_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 300.0
     """Seconds for one Helm command; runtimes load afterwards."""
+    removal_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 180.0
+    """Seconds until what is left after an uninstall counts as stuck; longer than a pod gets to end."""
 
 
 class Settings(BaseSettings):

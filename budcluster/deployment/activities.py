@@ -33,8 +33,6 @@ from budcluster.kube.resources import NAMESPACES, SECRETS
 from budcluster.operations.journal import Journals, StepJournal
 
 _PLAYBOOK_S: Final = 120.0
-_WITHDRAWN_S: Final = 150.0
-"""Beyond the time that a pod gets to end."""
 _RESTORED_S: Final = 20.0
 """Long enough for copies that still run to be counted."""
 
@@ -146,7 +144,9 @@ class ReleaseActivities:
                         timeout_s = self._settings.helm_timeout_s
                         await door.helm.remove(facts.release, facts.namespace, timeout_s=timeout_s, wait=False)
                     # Not Helm's wait: a pod on a node that is lost would hold up the end of the operation for hours.
-                    if left := await left_after(door, facts, PODS_AND_OWNERS, patience_s=_WITHDRAWN_S):
+                    if left := await left_after(
+                        door, facts, PODS_AND_OWNERS, patience_s=self._settings.removal_timeout_s
+                    ):
                         step.log(f"Not gone yet: {', '.join(left)}")
 
     async def restore_release(self, payload: ReleasePayload, _: Execution) -> None:

@@ -22,9 +22,6 @@ from budcluster.kube.helm import ClusterUnreachable, NotReadyInTime
 from budcluster.kube.resources import CLAIMS
 from budcluster.operations.journal import Journals, StepJournal
 
-_PATIENCE_S: Final = 180.0
-"""Beyond the time that a pod gets to end."""
-
 
 class ThingsLeft(Exception):
     """Objects of the deployment are still in the cluster; the message names them."""
@@ -93,7 +90,7 @@ class RemovalActivities:
                 for claim in claims:
                     await door.client.delete(CLAIMS, claim, namespace=facts.namespace)
             kinds = [kind for kind in KINDS if kind is not CLAIMS or not asked.keep_cache]
-            if left := await left_after(door, facts, kinds, patience_s=_PATIENCE_S):
+            if left := await left_after(door, facts, kinds, patience_s=self._settings.removal_timeout_s):
                 raise ThingsLeft(left)
             return Receipt(left=[f"{CLAIMS}/{claim}" for claim in claims] if asked.keep_cache else [])
 
