@@ -188,6 +188,7 @@ def make_doors(settings: Settings) -> Doors:
         max_tools=settings.kubernetes.max_tools,
         collections=settings.kubernetes.collections_path,
         path=os.environ.get("PATH"),
+        allow_local=settings.kubernetes.allow_local_servers,
     )
 
 

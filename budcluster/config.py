@@ -93,7 +93,7 @@ class OperationSettings(_Section):
 
 
 class EventSettings(_Section):
-    """`EVENTS__*`: where the progress of operations is published as CloudEvents."""
+    """`EVENTS__*`: where CloudEvents go: operations' progress, clusters' health and version, deployments' status."""
 
     pubsub: Annotated[str, Field(pattern="^[A-Za-z0-9._-]{1,128}$")] | None = None
     """Name of the Dapr pub/sub component; unset: events are kept and can be read, but go nowhere."""
@@ -120,6 +120,20 @@ class AddonSettings(_Section):
     chart_mirror: str | None = None
     """A folder, an `oci://` prefix or a repository URL that holds all charts: for clusters without internet access.
     None takes each chart from its authors."""
+    image_registry: Annotated[str, Field(pattern=r"^[a-z0-9][a-zA-Z0-9._:/-]*[a-zA-Z0-9]$", max_length=255)] | None = (
+        None
+    )
+    """Registry, with a path if need be, that holds the images of the add-ons under the names they have at their
+    authors' less the registry: `registry.k8s.io/nfd/node-feature-discovery` is looked for as
+    `<image_registry>/nfd/node-feature-discovery`. It covers every image that the charts of NFD, HAMi and
+    kube-prometheus-stack start, and the operator, validator and operands of the GPU operator that run here; not what a
+    ClusterPolicy can switch on by hand (virtual GPUs, confidential computing), and not the images of model runtimes.
+    None takes each image from its authors."""
+    kube_scheduler_tag: Annotated[str, Field(pattern=r"^[\w][\w.-]{0,127}$")] | None = None
+    """Tag of HAMi's own kube-scheduler, such as `v1.33.4`: for clouds whose patch releases do not exist upstream. Must
+    be of the cluster's minor release. None takes the cluster's own version."""
+    kube_scheduler_image: Annotated[str, Field(pattern=r"^[\w][\w./-]*$", max_length=255)] = "kube-scheduler"
+    """The same image's name in `registry.k8s.io`, or in `image_registry`."""
     nfd_version: str = "0.19.0"
     gpu_operator_version: str = "v26.7.0"
     hami_version: str = "2.10.0"

@@ -5,11 +5,11 @@ import sys
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
-from budcluster.cli.client import Api, fail
+from budcluster.cli.client import REFUSED, Api, errors, fail
 from budcluster.cli.output import Json, Limit, age, print_facts, print_json, print_table
 from budcluster.cli.progress import follow
 
@@ -32,6 +32,10 @@ class GpuSharing(StrEnum):
     NONE = "none"
 
 
+_ACCOUNT_LEFT: Final = (
+    "budcluster: the account that was made for this is still in the cluster; "
+    "`kubectl delete namespace budcluster-system` takes it away."
+)
 Watch = Annotated[bool, typer.Option(help="Show the progress until it ends.")]
 NameOrId = Annotated[str, typer.Argument(help="Name or id of the cluster.", metavar="CLUSTER")]
 
@@ -74,14 +78,27 @@ def show(cluster: NameOrId, json: Json = False) -> None:
 @app.command()
 def onboard(
     file: Annotated[Path | None, typer.Argument(help="Kubeconfig with everything inline.", metavar="[FILE]")] = None,
+    *,
     name: Annotated[str | None, typer.Option(help="Name of the cluster; default: the context or file's name.")] = None,
     context: Annotated[
         str | None,
         typer.Option(help="Which context. Without FILE: of your own kubeconfig, from which an account is made here."),
     ] = None,
     provider: Annotated[Provider, typer.Option(help="Where it runs.")] = Provider.ON_PREMISES,
-    gpu_sharing: Annotated[GpuSharing, typer.Option(help="How GPUs are handed to pods.")] = GpuSharing.HAMI,
-    manage_addons: Annotated[bool, typer.Option(help="Let the service install what it needs.")] = True,
+    gpu_sharing: Annotated[
+        GpuSharing | None, typer.Option(help="How GPUs are handed to pods; default: as it is, at first hami.")
+    ] = None,
+    manage_addons: Annotated[
+        bool | None,
+        typer.Option(
+            "--manage-addons/--no-manage-addons",
+            help="Whether the service installs what it needs; default: as it is, at first it does.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Change the sharing of GPUs although pods hold some.")] = False,
+    take_over: Annotated[
+        bool, typer.Option(help="Take over a cluster of another budcluster, whose database is lost.")
+    ] = False,
     watch: Annotated[bool, typer.Option(help="Show the progress until it ends.")] = True,
     json: Json = False,
 ) -> None:
@@ -89,13 +106,20 @@ def onboard(
     if file is None and context is None:
         fail("name a kubeconfig FILE, or a --context of your own kubeconfig.", 2)
     api = Api()
-    kubeconfig = _account(context) if file is None else _text(file)
-    wanted = name or _slug(context or (file.stem if file else "cluster"))
-    cluster = _registered(api, wanted, provider)
-    body = {"kubeconfig": kubeconfig, "gpu_sharing": gpu_sharing.value, "manage_addons": manage_addons}
-    if file is not None and context is not None:
-        body["context"] = context
-    answer = api.post(f"/clusters/{cluster['id']}/onboard", body)
+    body: dict[str, Any] = {"gpu_sharing": gpu_sharing, "manage_addons": manage_addons}
+    body |= {"force": force, "take_over": take_over}
+    if file is not None:
+        body |= {"kubeconfig": _text(file), "context": context}
+    cluster = _registered(api, name or _slug(context or (file.stem if file else "cluster")), provider)
+    if file is None:
+        # Not before the service has let us register: an account is nothing to leave behind for no purpose.
+        body["kubeconfig"] = _account(context)
+    try:
+        answer = api.post(f"/clusters/{cluster['id']}/onboard", body)
+    except typer.Exit:
+        if file is None:
+            errors.print(_ACCOUNT_LEFT, soft_wrap=True, markup=False)
+        raise
     _follow_or_tell(api, answer, watch=watch, json=json)
 
 
@@ -144,6 +168,8 @@ def _registered(api: Api, name: str, provider: Provider) -> dict[str, Any]:
     found = api.get("/clusters", name=name, limit=1)["items"]
     if found:
         cluster: dict[str, Any] = found[0]
+        if cluster["status"] == "DELETING":
+            fail(f"{name} is being deleted; wait for that to end.", REFUSED)
         return cluster
     created: dict[str, Any] = api.post("/clusters", {"name": name, "provider": provider.value, "origin": "ADOPTED"})
     return created

@@ -60,7 +60,7 @@ def gpus(cluster: NameOrId, limit: Limit = 100, json: Json = False) -> None:
             ("MEMORY", lambda g: _mib(g["gpu"]["memory_mib"])),
             ("FREE", lambda g: _mib(g["gpu"]["free_memory_mib"])),
             ("HEALTHY", lambda g: "yes" if g["gpu"]["healthy"] else "no"),
-            ("PODS", lambda g: ", ".join(f"{use['namespace']}/{use['pod']}" for use in g["gpu"]["used_by"] or ())),
+            ("PODS", _pods),
         ],
         empty=_NOTHING,
     )
@@ -104,7 +104,9 @@ def usage(cluster: NameOrId, json: Json = False) -> None:
     found = api.get(f"/clusters/{api.find('clusters', cluster)['id']}/usage")
     if json:
         return print_json(found)
-    print_facts([("Source", found["source"]), ("Notes", " ".join(found["notes"]))])
+    print_facts(
+        [("Source", " ".join(filter(None, (found["source"], found["witness"])))), ("Notes", " ".join(found["notes"]))]
+    )
     rows = [{"name": title, "unit": unit, **found[key]} for title, key, unit in _AMOUNTS]
     return print_table(
         rows,
@@ -116,6 +118,13 @@ def usage(cluster: NameOrId, json: Json = False) -> None:
         ],
         empty="",
     )
+
+
+def _pods(found: Any) -> str:
+    """On the device where that is told; else those of the node's devices of its kind, in brackets."""
+    own = found["gpu"]["used_by"]
+    names = ", ".join(f"{use['namespace']}/{use['pod']}" for use in (found["pool_used_by"] if own is None else own))
+    return f"({names})" if names and own is None else names
 
 
 _AMOUNTS = (

@@ -16,6 +16,7 @@ from budcluster.credentials.vault import Vault
 from budcluster.kit.clock import Clock
 from budcluster.kit.command import LineSink
 from budcluster.kit.database import Database
+from budcluster.kube.client import ClusterClient
 from budcluster.kube.door import Door, Doors
 from budcluster.kube.kubeconfig import Kubeconfig, read_kubeconfig
 
@@ -62,6 +63,23 @@ class ClusterAccess:
         kubeconfig = await self._uploaded(cluster_id, operation=operation)
         async with self._doors.open(kubeconfig, on_line=on_line) as door:
             yield door
+
+    @asynccontextmanager
+    async def open_either(self, cluster_id: UUID, *, operation: str) -> AsyncIterator[Door]:
+        """The cluster, with the credential in use, or where none was kept yet with the uploaded kubeconfig.
+
+        Raises ClusterNotFound, NoCredential, and what the vault raises.
+        """
+        try:
+            kubeconfig = await self.kubeconfig(cluster_id, operation=operation)
+        except NoCredential:
+            kubeconfig = await self._uploaded(cluster_id, operation=operation)
+        async with self._doors.open(kubeconfig) as door:
+            yield door
+
+    def connect(self, kubeconfig: Kubeconfig) -> ClusterClient:
+        """A cluster's API, with a credential that is not stored yet."""
+        return self._doors.connect(kubeconfig)
 
     async def kubeconfig(self, cluster_id: UUID, *, operation: str) -> Kubeconfig:
         """The credential in use. Raises ClusterNotFound, NoCredential."""

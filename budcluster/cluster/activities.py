@@ -1,32 +1,40 @@
 """Taking a cluster into service, step by step: load, act, apply. Each may run twice and be killed at any point."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import orjson
 from pydantic import BaseModel
-from sqlalchemy import delete, select, update
+from sqlalchemy import String, cast, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
+from budcluster.cluster import present_addons
 from budcluster.cluster.access import ClusterAccess, kubeconfig_owner
-from budcluster.cluster.errors import AnotherCluster, ClusterKnownAlready, ClusterNotFound
+from budcluster.cluster.contracts import OnboardingPayload
+from budcluster.cluster.errors import AnotherCluster, ClusterKnownAlready, ClusterManagedElsewhere, ClusterNotFound
 from budcluster.cluster.models import Cluster
 from budcluster.cluster.options import ClusterOptions
 from budcluster.cluster.verdicts import verdicts
 from budcluster.credentials.models import Credential, CredentialPurpose
 from budcluster.credentials.vault import Vault
 from budcluster.durable.execution import Execution
+from budcluster.hardware.addons import Addon
 from budcluster.hardware.survey import survey
 from budcluster.kit.clock import Clock
 from budcluster.kit.command import Line, LineSink
 from budcluster.kit.database import Database
 from budcluster.kube.client import ClusterClient
+from budcluster.kube.door import Door
+from budcluster.kube.errors import Forbidden
+from budcluster.kube.helm import CredentialRefused, ObjectRefused
 from budcluster.kube.kubeconfig import Kubeconfig
 from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.journal import Journals, StepJournal
 from budcluster.provisioning import adoption
 from budcluster.provisioning.ansible import onboard
+from budcluster.provisioning.permissions import require_permissions
 
 
 class Nothing(BaseModel):
@@ -48,15 +56,26 @@ class OnboardingActivities:
     """The steps that make a cluster ours to use; the add-ons have activities of their own."""
 
     def __init__(
-        self, database: Database, access: ClusterAccess, vault: Vault, journals: Journals, clock: Clock
+        self,
+        database: Database,
+        access: ClusterAccess,
+        vault: Vault,
+        journals: Journals,
+        clock: Clock,
+        *,
+        addons: Sequence[Addon],
+        models_namespace: str,
     ) -> None:
+        """`addons` are looked for, before anything is changed."""
         self._database = database
         self._access = access
         self._vault = vault
         self._journals = journals
         self._clock = clock
+        self._addons = addons
+        self._models_namespace = models_namespace
 
-    async def check_access(self, payload: OperationPayload, _: Execution) -> None:
+    async def check_access(self, payload: OnboardingPayload, _: Execution) -> None:
         """Reach the cluster, learn which one it is, and whether the credential is enough."""
 
         async def act(step: StepJournal) -> Nothing:
@@ -67,9 +86,12 @@ class OnboardingActivities:
                     if facts.system_uid not in {None, identity.system_uid}:
                         raise AnotherCluster(facts.name)
                     step.percent(40, detail=f"Kubernetes {identity.git_version}")
-                    if facts.options.manage_addons:
-                        await adoption.require_permissions(door.client)
-                    await self._require_unclaimed(door.client, facts)
+                    await require_permissions(
+                        door.client,
+                        manage_addons=facts.options.manage_addons,
+                        models_namespace=self._models_namespace,
+                    )
+                    await self._require_unclaimed(door.client, facts, take_over=payload.take_over)
                     await self._record_identity(payload.subject_id, identity)
             return Nothing()
 
@@ -83,7 +105,13 @@ class OnboardingActivities:
                 facts = await self._facts(payload.subject_id)
                 async with self._access.open_upload(payload.subject_id, operation=str(payload.operation_id)) as door:
                     identity = await adoption.identify(door.client)
-                    report = await adoption.report(door.client, identity, manage_addons=facts.options.manage_addons)
+                    report = await adoption.report(
+                        door.client,
+                        identity,
+                        manage_addons=facts.options.manage_addons,
+                        models_namespace=self._models_namespace,
+                    )
+                    report["addons"] = await self._note_addons(payload.subject_id, door, report["warnings"])
             for warning in report["warnings"]:
                 step.log(f"Warning: {warning}")
             await self._write(payload.subject_id, adoption_report=report, node_count=report["nodes"])
@@ -113,14 +141,17 @@ class OnboardingActivities:
                         cluster_id=facts.id,
                         name=facts.name,
                         manage_addons=facts.options.manage_addons,
+                        models_namespace=self._models_namespace,
                         on_task=on_task,
                     )
-                async with ClusterClient(own) as client:
+                async with self._access.connect(own) as client:
                     await adoption.identify(client)
                 await self._keep_credential(facts, own)
             return Nothing()
 
         await self._journals.of(payload).run("prepare_cluster", act, gives=Nothing)
+        # Not before it is written down that the step is done: repeated until then, it needs the upload again.
+        await self._forget_upload(payload.subject_id)
 
     async def read_hardware(self, payload: OperationPayload, _: Execution) -> None:
         """Read the whole profile and keep it."""
@@ -149,14 +180,30 @@ class OnboardingActivities:
             raise ClusterNotFound(cluster_id)
         return ClusterFacts(cluster.id, cluster.name, ClusterOptions.of(cluster), cluster.system_uid)
 
-    async def _require_unclaimed(self, client: ClusterClient, facts: ClusterFacts) -> None:
-        claim = await adoption.claimed_by(client)
-        if claim is None or claim == str(facts.id):
-            return
-        async with self._database.reading() as session:
-            known = (await session.scalars(select(Cluster.id).where(Cluster.id == _uuid(claim)))).one_or_none()
-        if known is not None:
-            raise ClusterKnownAlready(known)
+    async def _note_addons(self, cluster_id: UUID, door: Door, warnings: list[str]) -> list[dict[str, Any]]:
+        """What is installed already, for the report; a credential that may not see it is worth a warning."""
+        try:
+            present = await present_addons.look(self._addons, door)
+        except CredentialRefused:
+            raise
+        except (ObjectRefused, Forbidden) as error:
+            warnings.append(f"What is installed already could not be seen: {error}")
+            return []
+        async with self._database.writing() as session:
+            await present_addons.write_down(session, cluster_id, present)
+        return present_addons.told(present)
+
+    async def _require_unclaimed(self, client: ClusterClient, facts: ClusterFacts, *, take_over: bool) -> None:
+        try:
+            await adoption.require_unclaimed(client, facts.id)
+        except adoption.ManagedElsewhere as error:
+            async with self._database.reading() as session:
+                found = select(Cluster.id).where(cast(Cluster.id, String) == error.claimed_as)
+                known = (await session.scalars(found)).one_or_none()
+            if known is not None:
+                raise ClusterKnownAlready(known) from error
+            if not take_over:
+                raise ClusterManagedElsewhere(error.claimed_as) from error
 
     async def _record_identity(self, cluster_id: UUID, identity: adoption.Identity) -> None:
         try:
@@ -180,12 +227,14 @@ class OnboardingActivities:
             )
             if kept.one_or_none() is None:
                 raise ClusterNotFound(facts.id)
-            if not facts.options.keep_upload:
-                await session.execute(
-                    delete(Credential).where(
-                        Credential.cluster_id == facts.id, Credential.purpose == CredentialPurpose.ONBOARDING
-                    )
-                )
+
+    async def _forget_upload(self, cluster_id: UUID) -> None:
+        facts = await self._facts(cluster_id)
+        if facts.options.keep_upload:
+            return
+        mine = Credential.cluster_id == cluster_id, Credential.purpose == CredentialPurpose.ONBOARDING
+        async with self._database.writing() as session:
+            await session.execute(delete(Credential).where(*mine))
 
     async def _write(self, cluster_id: UUID, **values: Any) -> None:
         """Change the row; that it is gone is news for whoever wants the work, and they end it."""
@@ -213,10 +262,3 @@ def lines_to(step: StepJournal) -> LineSink:
             step.log(line.text)
 
     return sink
-
-
-def _uuid(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        return UUID(int=0)

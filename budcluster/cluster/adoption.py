@@ -1,14 +1,13 @@
 """Asking for long work on a cluster: onboarding, detection, sharing of GPUs, deletion. Sessions are the caller's."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 from uuid import UUID, uuid4
 
-import structlog
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
-from budcluster.audit import services as audit
 from budcluster.cluster import refs, workflows
 from budcluster.cluster.errors import (
     ClusterHasDeployments,
@@ -16,8 +15,11 @@ from budcluster.cluster.errors import (
     ClusterKnownAlready,
     ClusterNotFound,
     ClusterNotReady,
+    GpusInUse,
     KubeconfigNotAccepted,
 )
+from budcluster.cluster.followers import CHOICES, record, standing
+from budcluster.cluster.gpu_holders import gpu_holders
 from budcluster.cluster.lifecycle import move
 from budcluster.cluster.models import Cluster, ClusterStatus
 from budcluster.cluster.options import ClusterOptions
@@ -28,15 +30,10 @@ from budcluster.kit.clock import Clock
 from budcluster.kit.database import ReadSession, WriteSession
 from budcluster.kube.kubeconfig import Kubeconfig, read_kubeconfig
 from budcluster.kube.refusals import KubeconfigRefused, SeveralContexts, SeveralProblems
-from budcluster.operations.models import Operation, OperationStatus, SubjectType
+from budcluster.operations.contracts import Workflow
+from budcluster.operations.models import Operation, SubjectType
 from budcluster.operations.services import Operations, Subject
-
-log = structlog.get_logger(__name__)
-
-WAS_READY: Final = "was_ready"
-"""In the payload of an onboarding: the cluster was in service when it was asked for."""
-_LOOKING_ONLY: Final = frozenset({"check_access", "inspect_cluster"})
-"""Steps of onboarding that change nothing, neither in the cluster nor in the credential that is used."""
+from budcluster.operations.workflow import Step
 
 
 class DeletionGuard(Protocol):
@@ -78,22 +75,33 @@ class ClusterWork:
         *,
         kubeconfig: str,
         context: str | None,
-        options: ClusterOptions,
+        choices: Mapping[str, Any],
         actor: str,
+        force: bool = False,
+        take_over: bool = False,
     ) -> tuple[Cluster, Operation]:
         """Check and seal the kubeconfig and ask for onboarding. A failed one goes on, a ready one is renewed.
 
-        Raises ClusterNotFound, ClusterIsBeingDeleted, ClusterKnownAlready, KubeconfigNotAccepted, OperationBusy.
+        `choices` are options by name; those that are not named stay as they are. `force` changes how GPUs are shared
+        although pods hold them, `take_over` takes a cluster that another budcluster manages.
+
+        Raises ClusterNotFound, ClusterIsBeingDeleted, ClusterKnownAlready, GpusInUse, KubeconfigNotAccepted,
+        OperationBusy.
         """
+        # Before the row is locked: a large kubeconfig takes a while to read.
+        wanted = await asyncio.to_thread(self._read, kubeconfig, context)
         cluster = await self._locked(session, cluster_id)
         if cluster.status is ClusterStatus.DELETING:
             raise ClusterIsBeingDeleted(cluster.name)
-        wanted = self._read(kubeconfig, context)
+        present = ClusterOptions.of(cluster)
+        options = present.changed(choices)
+        if not force and options.changes_gpus_of(present) and (pods := await gpu_holders(session, cluster.id)):
+            raise GpusInUse(pods)
         await self._claim_server(session, cluster, wanted.server)
-        was_ready = cluster.status is ClusterStatus.READY
-        operation = await self._request(session, cluster, "onboard_cluster", actor, payload={WAS_READY: was_ready})
+        payload = {**standing(cluster), CHOICES: dict(choices), "take_over": take_over}
+        operation = await self._request(session, cluster, "onboard_cluster", actor, payload=payload)
         await self._keep_upload(session, cluster, wanted)
-        cluster.settings = options.model_dump(mode="json")
+        cluster.settings = options.as_settings()
         cluster.error = None
         if cluster.status is not ClusterStatus.PROVISIONING:
             move(cluster, ClusterStatus.PROVISIONING)
@@ -109,12 +117,12 @@ class ClusterWork:
         return cluster, await self._request(session, cluster, "detect_hardware", actor)
 
     async def share_gpus(
-        self, session: WriteSession, cluster_id: UUID, *, options: ClusterOptions, actor: str
+        self, session: WriteSession, cluster_id: UUID, *, options: ClusterOptions, force: bool, actor: str
     ) -> tuple[Cluster, Operation]:
         """Ask for another way of handing out GPUs. Raises ClusterNotFound, ClusterNotReady, OperationBusy."""
         cluster = await self._ready(session, cluster_id)
-        operation = await self._request(session, cluster, "share_gpus", actor)
-        cluster.settings = options.model_dump(mode="json")
+        operation = await self._request(session, cluster, "share_gpus", actor, payload={"force": force})
+        cluster.settings = options.as_settings()
         await session.flush()
         await record(session, actor, "cluster.sharing_requested", cluster, facts={"mode": options.gpu_sharing})
         return cluster, operation
@@ -215,123 +223,9 @@ class ClusterWork:
         )
 
 
-_KINDS = {
+_KINDS: Final[Mapping[str, tuple[Sequence[Step], Workflow]]] = {
     "onboard_cluster": (workflows.ONBOARD_STEPS, refs.ONBOARD_CLUSTER),
     "detect_hardware": (workflows.DETECT_STEPS, refs.DETECT_HARDWARE),
     "share_gpus": (workflows.SHARE_STEPS, refs.SHARE_GPUS),
     "delete_cluster": (workflows.DELETE_STEPS, refs.DELETE_CLUSTER),
 }
-
-
-_CANCELLED: Final = {
-    "type": "operation-cancelled",
-    "detail": "The operation was cancelled before it was done.",
-    "next_step": "Onboard the cluster again to go on, or delete it.",
-}
-
-
-class OnboardingFollower:
-    """Keeps a cluster's status in step with its onboarding."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-
-    async def finished(self, session: WriteSession, operation: Operation) -> None:
-        """READY when it succeeded, ERROR with the cause otherwise; a cluster that is being deleted stays so.
-
-        A cluster that was in service stays so when a kubeconfig turned out wrong before anything was changed: its own
-        credential is the one from before, and the operation tells what was wrong with the new one.
-        """
-        cluster = await session.get(Cluster, operation.subject_id, with_for_update=True)
-        if cluster is None or cluster.status is not ClusterStatus.PROVISIONING:
-            return
-        is_done = operation.status is OperationStatus.SUCCEEDED
-        is_untouched = operation.payload.get(WAS_READY) and (operation.error or {}).get("step") in _LOOKING_ONLY
-        if is_done or is_untouched:
-            move(cluster, ClusterStatus.READY)
-            cluster.error = None
-        else:
-            move(cluster, ClusterStatus.ERROR)
-            cluster.error = error_of(operation, self._clock)
-        if is_done:
-            operation.result = {
-                "node_count": cluster.node_count,
-                "gpu_count": cluster.gpu_count,
-                "adoption_report": cluster.adoption_report,
-            }
-        outcome = audit.Outcome.SUCCEEDED if is_done else audit.Outcome.FAILED
-        await record(session, operation.actor, "cluster.onboarding_ended", cluster, outcome=outcome)
-        log.info("cluster.onboarding_ended", cluster_id=str(cluster.id), status=cluster.status)
-
-    async def reopened(self, session: WriteSession, operation: Operation) -> None:
-        """Back to PROVISIONING."""
-        cluster = await session.get(Cluster, operation.subject_id, with_for_update=True)
-        if cluster is None:
-            raise ClusterNotFound(operation.subject_id)
-        operation.payload = {**operation.payload, WAS_READY: cluster.status is ClusterStatus.READY}
-        if cluster.status is not ClusterStatus.PROVISIONING:
-            move(cluster, ClusterStatus.PROVISIONING)
-            cluster.error = None
-
-
-class DeletionFollower:
-    """Removes the row once everything of ours is out of the cluster, or keeps it with the cause."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-
-    async def finished(self, session: WriteSession, operation: Operation) -> None:
-        """The row goes when the work succeeded."""
-        cluster = await session.get(Cluster, operation.subject_id, with_for_update=True)
-        if cluster is None:
-            return
-        if operation.status is OperationStatus.SUCCEEDED:
-            await record(session, operation.actor, "cluster.deleted", cluster)
-            await session.delete(cluster)
-        else:
-            move(cluster, ClusterStatus.ERROR)
-            cluster.error = error_of(operation, self._clock)
-            await record(session, operation.actor, "cluster.deleted", cluster, outcome=audit.Outcome.FAILED)
-
-    async def reopened(self, session: WriteSession, operation: Operation) -> None:
-        """Back to DELETING."""
-        cluster = await session.get(Cluster, operation.subject_id, with_for_update=True)
-        if cluster is None:
-            raise ClusterNotFound(operation.subject_id)
-        if cluster.status is not ClusterStatus.DELETING:
-            move(cluster, ClusterStatus.DELETING)
-
-
-async def record(
-    session: WriteSession,
-    actor: str,
-    action: str,
-    cluster: Cluster,
-    *,
-    outcome: audit.Outcome = audit.Outcome.SUCCEEDED,
-    facts: dict[str, str] | None = None,
-) -> None:
-    """Note in the audit trail what was asked of a cluster, or became of it."""
-    await audit.record(
-        session,
-        actor=actor,
-        action=action,
-        subject_type="cluster",
-        subject_id=cluster.id,
-        subject_name=cluster.name,
-        outcome=outcome,
-        facts=facts,
-    )
-
-
-def error_of(operation: Operation, clock: Clock) -> dict[str, object]:
-    """A cluster's error from the operation that failed."""
-    cause = operation.error or _CANCELLED
-    return {
-        "type": f"/problems/{cause.get('type', 'operation-failed')}",
-        "detail": cause.get("detail", "The operation failed."),
-        "next_step": cause.get("next_step"),
-        "step": cause.get("step"),
-        "since": clock.now().isoformat(),
-        "operation_id": str(operation.id),
-    }

@@ -10,37 +10,43 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import delete
 
 from budcluster.cluster.access import ClusterAccess, NoCredential
 from budcluster.cluster.activities import lines_to
-from budcluster.cluster.addon_activities import AddonActivities, known_addons
-from budcluster.cluster.errors import ClusterNotFound
+from budcluster.cluster.addon_steps import AddonSteps
+from budcluster.cluster.errors import AnotherCluster, ClusterNotFound
 from budcluster.cluster.models import Cluster
-from budcluster.cluster.options import ClusterOptions
 from budcluster.cluster.verdicts import verdicts
 from budcluster.credentials.errors import SealedSecretRefused
 from budcluster.durable.execution import Execution
-from budcluster.hardware import installer
+from budcluster.hardware import hami, installer
 from budcluster.hardware.addons import Addon
-from budcluster.hardware.models import AddonName, AddonOwner, ClusterAddon
-from budcluster.hardware.survey import nvidia_nodes
+from budcluster.hardware.catalogue import Catalogue
+from budcluster.hardware.models import AddonName, AddonOwner
+from budcluster.hardware.namespaces import remove_namespace
 from budcluster.kit.database import Database
 from budcluster.kube.door import Door
-from budcluster.kube.errors import CertificateProblem, Unauthorized, Unreachable
+from budcluster.kube.errors import AddressRefused, CertificateProblem, Unauthorized, Unreachable
 from budcluster.kube.helm import ClusterUnreachable, CredentialRefused
-from budcluster.kube.ownership import ACCOUNT, SYSTEM_NAMESPACE
+from budcluster.kube.ownership import SYSTEM_NAMESPACE
+from budcluster.kube.refusals import KubeconfigRefused
+from budcluster.kube.resources import SECRETS
 from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.journal import Journals, StepJournal
+from budcluster.provisioning.adoption import ManagedElsewhere, require_unclaimed, system_uid
 from budcluster.provisioning.ansible import onboard
 
 _TIMEOUT_S: Final = 300.0
 _PATIENCE_S: Final = 30.0
 """How long a cluster may be silent before it counts as dead: an API server that restarts must not be abandoned."""
 _PAUSE_S: Final = 3.0
+_DEFINITIONS: Final = "definitions of custom resources (CRDs), since objects of others may depend on them"
 _SILENT: Final = (Unreachable, ClusterUnreachable)
-_LOST: Final = (*_SILENT, Unauthorized, CredentialRefused, CertificateProblem, SealedSecretRefused)
-"""The cluster is gone, or does not know us any more: nothing can be done in it."""
+_LOST: Final = (
+    *_SILENT, AddressRefused, AnotherCluster, CertificateProblem, CredentialRefused, KubeconfigRefused,
+    ManagedElsewhere, SealedSecretRefused, Unauthorized,
+)  # fmt: skip
+"""The cluster is gone, does not know us any more, or is not ours any more: nothing can be done in it."""
 
 ResultT = TypeVar("ResultT")
 
@@ -50,17 +56,22 @@ class Receipt(BaseModel):
 
     removed: list[str] = []
     left: list[str] = []
+    """What may still be there, and why."""
+    kept: list[str] = []
+    """What stays on purpose."""
 
 
 class DeletionActivities:
     """The steps of deleting an adopted cluster."""
 
-    def __init__(self, database: Database, access: ClusterAccess, journals: Journals, addons: AddonActivities) -> None:
+    def __init__(
+        self, database: Database, access: ClusterAccess, journals: Journals, steps: AddonSteps, catalogue: Catalogue
+    ) -> None:
         self._database = database
         self._access = access
         self._journals = journals
-        # Reverse order of installation.
-        self._addons = (addons.hami, addons.gpu_operator, addons.nfd, addons.prometheus)
+        self._steps = steps
+        self._addons = catalogue.last_first
 
     async def remove_addons(self, payload: OperationPayload, _: Execution) -> None:
         """Uninstall what we installed, and only that."""
@@ -71,7 +82,7 @@ class DeletionActivities:
                 try:
                     await patiently(lambda: self._remove_all(payload, step, receipt))
                 except _LOST as error:
-                    receipt.left = await self._not_removed(payload, error)
+                    receipt.left += await self._not_removed(payload, error)
             for left in receipt.left:
                 step.log(f"May be left in the cluster: {left}")
             step.percent(99, detail=_summary(receipt))
@@ -85,10 +96,10 @@ class DeletionActivities:
         async def act(step: StepJournal) -> Receipt:
             try:
                 left = await patiently(lambda: self._leave(payload))
-            except (NoCredential, ClusterNotFound):
+            except ClusterNotFound:
                 return Receipt()
-            except _LOST as error:
-                left = [f"namespace {SYSTEM_NAMESPACE} with its account, ClusterRoleBinding {ACCOUNT} ({error})"]
+            except (*_LOST, NoCredential) as error:
+                left = [f"namespace {SYSTEM_NAMESPACE} with an account that may be an administrator ({error})"]
             for trace in left:
                 step.log(f"May be left in the cluster: {trace}")
             return Receipt(removed=[] if left else [SYSTEM_NAMESPACE], left=left)
@@ -99,6 +110,10 @@ class DeletionActivities:
         try:
             opened = self._access.open(payload.subject_id, operation=str(payload.operation_id), on_line=lines_to(step))
             async with opened as door:
+                await require_unclaimed(door.client, payload.subject_id)
+                if not await door.client.may("list", SECRETS):  # the narrow role sees no releases
+                    receipt.left = await self._not_removed(payload, "the account may not do this any more")
+                    return
                 for position, addon in enumerate(self._addons):
                     step.percent(100 * position / len(self._addons), detail=addon.title)
                     await self._remove_one(payload, addon, door, receipt)
@@ -106,31 +121,35 @@ class DeletionActivities:
             return  # nothing was ever installed
 
     async def _remove_one(self, payload: OperationPayload, addon: Addon, door: Door, receipt: Receipt) -> None:
-        """Ours is what is marked so in the cluster, also when nobody lived to write down that it was installed."""
+        """Ours is what is marked so in the cluster, whatever was written down when it was installed."""
         if await installer.remove(addon, door, timeout_s=_TIMEOUT_S):
             receipt.removed.append(addon.name)
-        ours = await self._ours(payload.subject_id)
-        if addon.name is AddonName.HAMI and addon.name in {*ours, *receipt.removed}:
-            await _unlabel(door)
-        async with self._database.writing() as session:
-            known = ClusterAddon.cluster_id == payload.subject_id, ClusterAddon.name == addon.name
-            await session.execute(delete(ClusterAddon).where(*known))
+            receipt.kept = [_DEFINITIONS]
+        if addon.name is AddonName.HAMI:
+            await hami.unmark_nodes(door)
+        elif left := await remove_namespace(door.client, addon.namespace, release=addon.release):
+            receipt.left.append(left)
+        await self._steps.forget(payload.subject_id, addon.name)
 
     async def _leave(self, payload: OperationPayload) -> list[str]:
         async with self._database.reading() as session:
             cluster = await session.get(Cluster, payload.subject_id)
         if cluster is None:
             raise ClusterNotFound(payload.subject_id)
-        manage_addons = ClusterOptions.of(cluster).manage_addons
-        async with self._access.open(payload.subject_id, operation=str(payload.operation_id)) as door:
-            return await onboard.clean_up(door, manage_addons=manage_addons)
+        if cluster.kubeconfig_encrypted is None and cluster.system_uid is None:
+            return []  # it was never reached
+        async with self._access.open_either(payload.subject_id, operation=str(payload.operation_id)) as door:
+            if cluster.system_uid not in {None, await system_uid(door.client)}:
+                raise AnotherCluster(cluster.name)
+            await require_unclaimed(door.client, payload.subject_id)
+            return await onboard.clean_up(door)
 
-    async def _not_removed(self, payload: OperationPayload, error: Exception) -> list[str]:
-        return [f"{name} ({error})" for name in sorted(await self._ours(payload.subject_id))]
+    async def _not_removed(self, payload: OperationPayload, why: object) -> list[str]:
+        return [f"{name} ({why})" for name in sorted(await self._ours(payload.subject_id))]
 
     async def _ours(self, cluster_id: UUID) -> set[AddonName]:
         """Add-ons that we know to have installed."""
-        known = await known_addons(self._database, cluster_id)
+        known = await self._steps.known(cluster_id)
         return {addon.name for addon in known if addon.owner is AddonOwner.OURS}
 
 
@@ -146,11 +165,8 @@ async def patiently(work: Callable[[], Awaitable[ResultT]]) -> ResultT:
             await asyncio.sleep(_PAUSE_S)
 
 
-async def _unlabel(door: Door) -> None:
-    variables = {"nodes": await nvidia_nodes(door.client), "state": "absent"}
-    await door.play("install_hami.yml", variables=variables, timeout_s=_TIMEOUT_S)
-
-
 def _summary(receipt: Receipt) -> str:
     removed = f"Removed: {', '.join(receipt.removed)}." if receipt.removed else "There was nothing of ours."
-    return removed + (f" May be left: {', '.join(receipt.left)}." if receipt.left else "")
+    left = f" May be left: {', '.join(receipt.left)}." if receipt.left else ""
+    kept = f" Stays on purpose: {', '.join(receipt.kept)}." if receipt.kept else ""
+    return removed + left + kept

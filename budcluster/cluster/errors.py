@@ -77,6 +77,19 @@ class AnotherCluster(Conflict):
         )
 
 
+class ClusterManagedElsewhere(Conflict):
+    """Another budcluster manages this cluster; `claimed_as` is its entry there. Delete it there, or take it over."""
+
+    title = "Cluster is managed by another budcluster"
+
+    def __init__(self, claimed_as: str) -> None:
+        super().__init__(
+            f"Another budcluster manages this cluster, as {claimed_as}; delete it there. If that service or its "
+            'database is lost, send "take_over": true (`--take-over`): what it installed is then ours.',
+            claimed_as=claimed_as,
+        )
+
+
 class ClusterNotReady(Conflict):
     """Only a READY cluster can do this. Wait until its operation has ended, or onboard it again if it failed."""
 
@@ -132,4 +145,16 @@ class GpusInUse(Conflict):
     def __init__(self, pods: list[str]) -> None:
         super().__init__(
             f'{len(pods)} pods hold GPUs and would break; stop them first, or send "force": true.', pods=pods
+        )
+
+
+class AddonsNotManaged(Conflict):
+    """Nothing may be installed here: `manage_addons` is false. Onboard the cluster again with true to change that."""
+
+    title = "Add-ons are not managed"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Nothing is installed in the cluster {name}, as was asked when it was onboarded; onboard it again with "
+            '"manage_addons": true to change that.'
         )

@@ -8,13 +8,18 @@ from budcluster.cluster import refs, workflows
 from budcluster.cluster.access import ClusterAccess
 from budcluster.cluster.activities import OnboardingActivities
 from budcluster.cluster.addon_activities import AddonActivities
-from budcluster.cluster.adoption import ClusterWork, DeletionFollower, OnboardingFollower
+from budcluster.cluster.addon_steps import AddonSteps
+from budcluster.cluster.adoption import ClusterWork
 from budcluster.cluster.deletion import DeletionActivities
-from budcluster.cluster.errors import ClusterNotFound, GpusInUse
+from budcluster.cluster.errors import AddonsNotManaged, ClusterNotFound, GpusInUse
+from budcluster.cluster.followers import DeletionFollower, OnboardingFollower
+from budcluster.cluster.gpu_holders import gpu_holders
 from budcluster.cluster.models import Cluster
 from budcluster.cluster.options import ClusterOptions
+from budcluster.cluster.sharing_activities import SharingActivities
 from budcluster.config import Settings
 from budcluster.credentials.vault import Vault
+from budcluster.hardware.catalogue import Catalogue
 from budcluster.hardware.profile import Sharing
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import Database, WriteSession
@@ -26,11 +31,20 @@ def cluster_feature(
     settings: Settings, database: Database, access: ClusterAccess, vault: Vault, journals: Journals, clock: Clock
 ) -> Feature:
     """Everything that long work on clusters needs."""
-    onboarding = OnboardingActivities(database, access, vault, journals, clock)
-    addons = AddonActivities(
-        database, access, journals, settings.addons, detection_timeout_s=settings.nfd_detection_timeout
+    catalogue = Catalogue.of(settings.addons)
+    steps = AddonSteps(database, access, journals, settings.addons)
+    addons = AddonActivities(steps, catalogue, detection_timeout_s=settings.nfd_detection_timeout)
+    sharing = SharingActivities(steps, catalogue)
+    onboarding = OnboardingActivities(
+        database,
+        access,
+        vault,
+        journals,
+        clock,
+        addons=catalogue.last_first[::-1],
+        models_namespace=settings.deployments.namespace,
     )
-    deletion = DeletionActivities(database, access, journals, addons)
+    deletion = DeletionActivities(database, access, journals, steps, catalogue)
     return Feature(
         workflows=[
             (refs.ONBOARD_CLUSTER, workflows.onboard_cluster),
@@ -45,9 +59,10 @@ def cluster_feature(
             (refs.INSTALL_PROMETHEUS, addons.install_prometheus),
             (refs.INSTALL_NFD, addons.install_nfd),
             (refs.DETECT_NODES, addons.detect_nodes),
-            (refs.INSTALL_GPU_OPERATOR, addons.install_gpu_operator),
-            (refs.INSTALL_HAMI, addons.install_hami),
-            (refs.CHANGE_SHARING, addons.change_sharing),
+            (refs.INSTALL_GPU_OPERATOR, sharing.install_gpu_operator),
+            (refs.INSTALL_HAMI, sharing.install_hami),
+            (refs.ALIGN_GPU_OPERATOR, sharing.align_gpu_operator),
+            (refs.CHANGE_SHARING, sharing.change_sharing),
             (refs.READ_HARDWARE, onboarding.read_hardware),
             (refs.REMOVE_ADDONS, deletion.remove_addons),
             (refs.LEAVE_CLUSTER, deletion.leave_cluster),
@@ -73,23 +88,15 @@ class HardwareRequests:
     async def request_sharing(
         self, session: WriteSession, cluster_id: UUID, *, mode: Sharing, replicas: int, force: bool, actor: str
     ) -> UUID:
-        """Ask for another way of handing out GPUs. Raises GpusInUse unless forced."""
+        """Ask for another way of handing out GPUs. Raises GpusInUse unless forced, and AddonsNotManaged."""
         cluster = (await session.scalars(select(Cluster).where(Cluster.id == cluster_id))).one_or_none()
         if cluster is None:
             raise ClusterNotFound(cluster_id)
         present = ClusterOptions.of(cluster)
+        if not present.manage_addons:
+            raise AddonsNotManaged(cluster.name)
         options = present.model_copy(update={"gpu_sharing": mode, "replicas_per_gpu": replicas})
-        if options != present and not force and (pods := _holders(cluster)):
+        if options != present and not force and (pods := await gpu_holders(session, cluster_id)):
             raise GpusInUse(pods)
-        _, operation = await self._work.share_gpus(session, cluster_id, options=options, actor=actor)
+        _, operation = await self._work.share_gpus(session, cluster_id, options=options, force=force, actor=actor)
         return operation.id
-
-
-def _holders(cluster: Cluster) -> list[str]:
-    """Pods that hold GPUs, as the profile last saw them: by name where HAMi tells, else as a count of the pool."""
-    found: list[str] = []
-    for node in (cluster.hardware_profile or {}).get("nodes", []):
-        named = [f"{use['namespace']}/{use['pod']}" for gpu in node["gpus"] for use in gpu.get("used_by") or ()]
-        held = sum(pool["requested"] for pool in node["pools"])
-        found += named or ([f"{held} on node {node['name']}"] if held else [])
-    return list(dict.fromkeys(found))[:50]

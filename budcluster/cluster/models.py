@@ -79,7 +79,8 @@ class Cluster(Versioned, Base):
     node_count: Mapped[int] = mapped_column(default=0)
     gpu_count: Mapped[int] = mapped_column(default=0)
     """Physical devices, never shares of them."""
-    hardware_profile: Mapped[dict[str, Any] | None]
+    hardware_profile: Mapped[dict[str, Any] | None] = mapped_column(deferred=True, deferred_raiseload=True)
+    """Two kilobytes a node: whoever needs it selects it."""
     hardware_detected_at: Mapped[datetime | None]
     adoption_report: Mapped[dict[str, Any] | None]
 

@@ -1,5 +1,8 @@
 """What a caller chose for a cluster when it was onboarded; kept in `Cluster.settings`."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 from budcluster.cluster.models import Cluster, ClusterProvider
@@ -24,6 +27,21 @@ class ClusterOptions(BaseModel):
     def of(cls, cluster: Cluster) -> "ClusterOptions":
         """The choices of a cluster."""
         return cls.model_validate(cluster.settings or {})
+
+    def changed(self, choices: Mapping[str, Any]) -> "ClusterOptions":
+        """These options with some chosen anew, by name; the others stay."""
+        return ClusterOptions.model_validate({**self.model_dump(), **choices})
+
+    def changes_gpus_of(self, present: "ClusterOptions") -> bool:
+        """Whether going from `present` to these changes how pods get GPUs."""
+        if not self.manage_addons:
+            return False
+        ways = [(options.manage_addons, options.gpu_sharing, options.replicas_per_gpu) for options in (self, present)]
+        return ways[0] != ways[1]
+
+    def as_settings(self) -> dict[str, Any]:
+        """As kept in the row."""
+        return self.model_dump(mode="json")
 
 
 PLATFORMS = {

@@ -26,9 +26,9 @@ _LISTING = Listing(
 
 _UNLISTED = tuple(
     defer(column, raiseload=True)
-    for column in (Cluster.hardware_profile, Cluster.adoption_report, Cluster.kubeconfig_encrypted, Cluster.settings)
+    for column in (Cluster.adoption_report, Cluster.kubeconfig_encrypted, Cluster.settings)
 )
-"""Large or secret columns that no list shows: 500 hardware profiles would be megabytes."""
+"""Large or secret columns that no list shows; the hardware profile is loaded by nobody who does not ask for it."""
 
 
 async def list_clusters(session: ReadSession, query: PageQuery) -> Rows[Cluster]:

@@ -18,11 +18,11 @@ from budcluster.cluster.errors import (
     ClusterKnownAlready,
     ClusterNameTaken,
     ClusterNotFound,
+    GpusInUse,
     KubeconfigNotAccepted,
     ProvisioningNotAvailable,
 )
 from budcluster.cluster.models import Cluster
-from budcluster.cluster.options import ClusterOptions
 from budcluster.cluster.schemas import (
     ClusterAnswer,
     ClusterListed,
@@ -82,7 +82,7 @@ async def get_cluster(cluster_id: UUID, session: Read, clusters: Clusters, respo
     operation_id="onboard_cluster",
     summary="Take an existing cluster into service",
     responses=problems(
-        ClusterNotFound, ClusterIsBeingDeleted, ClusterKnownAlready, KubeconfigNotAccepted, OperationBusy
+        ClusterNotFound, ClusterIsBeingDeleted, ClusterKnownAlready, GpusInUse, KubeconfigNotAccepted, OperationBusy
     ),
 )
 async def onboard_cluster(
@@ -94,12 +94,9 @@ async def onboard_cluster(
         cluster_id,
         kubeconfig=body.kubeconfig,
         context=body.context,
-        options=ClusterOptions(
-            manage_addons=body.manage_addons,
-            gpu_sharing=body.gpu_sharing,
-            replicas_per_gpu=body.replicas_per_gpu,
-            keep_upload=body.keep_upload,
-        ),
+        choices=body.choices,
+        force=body.force,
+        take_over=body.take_over,
         actor=actor.name,
     )
     return accepted(response, cluster, operation)

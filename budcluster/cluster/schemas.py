@@ -44,6 +44,9 @@ class ClusterRegistration(Body):
     labels: Labels = Field(default_factory=dict)
 
 
+_KEPT = "Left out, the present choice stays; at first it is"
+
+
 class Onboarding(Body):
     """How to reach an existing cluster, and what the service may do there."""
 
@@ -65,23 +68,36 @@ class Onboarding(Body):
     context: str | None = Field(
         None, min_length=1, max_length=253, description="Which context, where there are several.", examples=["prod"]
     )
-    manage_addons: bool = Field(
-        True,
-        description="False gives the service a narrow role: it installs nothing and serves models only.",
+    manage_addons: bool | None = Field(
+        None,
+        description=f"False gives the service a narrow role: it installs nothing and serves models only. {_KEPT} true.",
         examples=[True],
     )
-    gpu_sharing: Parsed[Sharing] = Field(
-        Sharing.HAMI, description="`hami`, `time-slicing` or `none`: how NVIDIA GPUs are handed to pods."
+    gpu_sharing: Parsed[Sharing | None] = Field(
+        None, description=f"`hami`, `time-slicing` or `none`: how NVIDIA GPUs are handed to pods. {_KEPT} `hami`."
     )
-    replicas_per_gpu: int = Field(4, ge=2, le=64, description="Shares of one GPU under time-slicing.")
-    keep_upload: bool = Field(False, description="True keeps the uploaded kubeconfig, sealed, beside our own.")
+    replicas_per_gpu: int | None = Field(
+        None, ge=2, le=64, description=f"Shares of one GPU under time-slicing. {_KEPT} 4."
+    )
+    keep_upload: bool | None = Field(
+        None, description=f"True keeps the uploaded kubeconfig, sealed, beside our own. {_KEPT} false."
+    )
+    force: bool = Field(False, description="Change how GPUs are shared although running pods hold some and will break.")
+    take_over: bool = Field(
+        False, description="Take a cluster over that another budcluster manages, for one whose database is lost."
+    )
 
     @field_validator("gpu_sharing")
     @classmethod
-    def _is_a_choice(cls, value: Sharing) -> Sharing:
-        if value not in {Sharing.HAMI, Sharing.TIME_SLICING, Sharing.NONE}:
+    def _is_a_choice(cls, value: Sharing | None) -> Sharing | None:
+        if value not in {None, Sharing.HAMI, Sharing.TIME_SLICING, Sharing.NONE}:
             raise ValueError("must be hami, time-slicing or none")
         return value
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """The options that were named."""
+        return self.model_dump(mode="json", include=set(ClusterOptions.model_fields), exclude_none=True)
 
 
 class ResourceError(Answer):

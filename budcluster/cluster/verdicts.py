@@ -6,15 +6,19 @@ from typing import Final
 
 from budcluster.cluster.access import NoCredential
 from budcluster.durable.errors import NonRetryableError
+from budcluster.hardware.addons import AddonFailed
 from budcluster.kit.database import DatabaseUnavailable
 from budcluster.kit.errors import DomainError
-from budcluster.kube.errors import CertificateProblem, Forbidden, Rejected, Unauthorized
+from budcluster.kube.errors import AddressRefused, CertificateProblem, Forbidden, Rejected, Unauthorized
 from budcluster.kube.helm import ChartUnavailable, ObjectRefused, OwnedByAnother, RenderFailed
 from budcluster.kube.playbooks import AnsibleMissing, PlaybookMissing
 from budcluster.kube.refusals import KubeconfigRefused
-from budcluster.provisioning.adoption import PermissionsMissing, VersionRefused
+from budcluster.provisioning.adoption import VersionRefused
+from budcluster.provisioning.permissions import PermissionsMissing
 
 FINAL: Final = (
+    AddonFailed,
+    AddressRefused,
     AnsibleMissing,
     CertificateProblem,
     ChartUnavailable,

@@ -3,6 +3,7 @@
 from typing import Final
 
 from budcluster.cluster import refs
+from budcluster.cluster.contracts import OnboardingPayload, SharingPayload
 from budcluster.durable.refs import Context, Steps
 from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.workflow import Step, run_steps
@@ -27,18 +28,23 @@ ONBOARD_STEPS: Final = (
     _READ,
 )  # fmt: skip
 DETECT_STEPS: Final = (*_HARDWARE, _READ)
+_SHARE: Final = (Step("install_hami", "Set up GPU sharing", weight=40, act=refs.CHANGE_SHARING), _READ)
 SHARE_STEPS: Final = (
-    Step("install_gpu_operator", "Bring the GPU operator in line", weight=60, act=refs.INSTALL_GPU_OPERATOR),
-    Step("install_hami", "Set up GPU sharing", weight=40, act=refs.CHANGE_SHARING),
-    _READ,
+    Step("install_gpu_operator", "Bring the GPU operator in line", weight=60, act=refs.ALIGN_GPU_OPERATOR),
+    *_SHARE,
 )
+_SHARE_STEPS_BEFORE: Final = (
+    Step("install_gpu_operator", "Bring the GPU operator in line", weight=60, act=refs.INSTALL_GPU_OPERATOR),
+    *_SHARE,
+)
+"""Of instances that began when the operator's step could not fail."""
 DELETE_STEPS: Final = (
     Step("remove_addons", "Remove what the service installed", weight=60, act=refs.REMOVE_ADDONS),
     Step("leave_cluster", "Give up access to the cluster", weight=5, act=refs.LEAVE_CLUSTER),
 )
 
 
-def onboard_cluster(ctx: Context, payload: OperationPayload) -> Steps[None]:
+def onboard_cluster(ctx: Context, payload: OnboardingPayload) -> Steps[None]:
     """Take an existing cluster into service."""
     yield from run_steps(ctx, payload, ONBOARD_STEPS)
 
@@ -48,9 +54,9 @@ def detect_hardware(ctx: Context, payload: OperationPayload) -> Steps[None]:
     yield from run_steps(ctx, payload, DETECT_STEPS)
 
 
-def share_gpus(ctx: Context, payload: OperationPayload) -> Steps[None]:
+def share_gpus(ctx: Context, payload: SharingPayload) -> Steps[None]:
     """Change how GPUs are handed out."""
-    yield from run_steps(ctx, payload, SHARE_STEPS)
+    yield from run_steps(ctx, payload, SHARE_STEPS if ctx.is_patched("align_gpu_operator") else _SHARE_STEPS_BEFORE)
 
 
 def delete_cluster(ctx: Context, payload: OperationPayload) -> Steps[None]:

@@ -109,7 +109,8 @@ class Admission:
         cluster = await session.get(Cluster, cluster_id, with_for_update={"read": True} if lock else None)
         if cluster is None:
             raise ClusterNotFound(cluster_id)
-        if cluster.status is not ClusterStatus.READY or cluster.hardware_profile is None:
+        is_detected = select(Cluster.hardware_profile.is_not(None)).where(Cluster.id == cluster_id)
+        if cluster.status is not ClusterStatus.READY or not await session.scalar(is_detected):
             raise ClusterNotReady(cluster.name, cluster.status)
         return cluster
 

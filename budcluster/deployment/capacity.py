@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 from uuid import UUID
 
-import orjson
 from pydantic import TypeAdapter
 from sqlalchemy import select, text
 from sqlalchemy.orm import aliased
@@ -216,7 +215,8 @@ async def _look(session: ReadSession, cluster: Cluster, namespace: str) -> Seen:
     """What is free now; before the inventory is complete, what was free when the hardware was detected."""
     fresh = await freshness(session, cluster.id)
     if not fresh.complete:
-        known = _PROFILE.validate_json(orjson.dumps(cluster.hardware_profile))
+        detected = await session.scalar(select(Cluster.hardware_profile).where(Cluster.id == cluster.id))
+        known = _PROFILE.validate_python(detected)
         kept = frozenset(node.name for node in known.nodes if node.pools)
         return Seen(await _site(session, cluster.id, known.nodes, kept))
     nodes = (await profile(session, cluster.id)).nodes

@@ -73,11 +73,11 @@ class ClusterEye:
         failures = 0
         while True:
             try:
-                async with self._open_door() as door:
-                    await self._see(door.client)
+                # In a task of its own: a group whose child fails leaves its own task marked as cancelled (Python 3.11).
+                await asyncio.create_task(self._visit())
             except* _NO_ACCESS as group:
                 log.info("deployments.watch_interrupted", error=type(group.exceptions[0]).__name__)
-            # A group of tasks that fails while it is cancelled tells of the failure only.
+            # One that fails while it is cancelled tells of the failure only.
             raise_if_cancelled()
             failures = 0 if self._complete else failures + 1
             self._complete = False
@@ -86,6 +86,10 @@ class ClusterEye:
     def look_at(self, deployment_id: UUID) -> None:
         """Look at a deployment soon, though nothing changed in the cluster."""
         self._mark(deployment_id)
+
+    async def _visit(self) -> None:
+        async with self._open_door() as door:
+            await self._see(door.client)
 
     async def _see(self, client: ClusterClient) -> None:
         for follower in self._followers:

@@ -121,7 +121,7 @@ def _model_refusals(demand: Demand, room: Room) -> list[str]:
     if demand.gpu_model is None:
         return []
     if demand.gpu_model != room.model:
-        found = room.model or "of an unknown model, or of several of which a pod may get any"
+        found = room.model or "not of one known model"
         return [f"its GPUs are {found}, and {demand.gpu_model} was asked for"]
     if room.sharing is Sharing.MIG and room.resource in _PLAIN:
         return ["all its GPUs are cut into equal MIG slices, which gpu_model does not name; ask without it"]

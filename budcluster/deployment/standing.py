@@ -17,7 +17,8 @@ from budcluster.deployment.status import Damping, Known, Observed, Seen, observe
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import Database, ReadSession, WriteSession
 from budcluster.kube.diagnosis import Finding
-from budcluster.operations.models import Claim, Operation
+from budcluster.operations import outbox
+from budcluster.operations.models import Claim, Operation, SubjectType
 
 log = structlog.get_logger(__name__)
 
@@ -120,6 +121,14 @@ class Standings:
                 subject_type="deployment",
                 subject_id=deployment.id,
                 subject_name=deployment.name,
+                facts=facts,
+            )
+            await outbox.tell(
+                session,
+                SubjectType.DEPLOYMENT,
+                deployment.id,
+                name=deployment.name,
+                change="status_changed",
                 facts=facts,
             )
         log.info(

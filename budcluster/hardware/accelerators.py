@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from budcluster.hardware.labels import Gaps, device_count, text_label
-from budcluster.hardware.pods import PodRequest
+from budcluster.hardware.labels import Gaps, device_count, text_label, whole_number
+from budcluster.hardware.pods import PodRequest, holders
 from budcluster.hardware.profile import Gpu, GpuPool, GpuVendor, Sharing
 
 _VRAM: Final = re.compile(r"(?P<size>[0-9]{1,5})G", re.ASCII)
@@ -22,12 +22,14 @@ class _Kind:
     vendor: GpuVendor
     vendor_id: str
     resources: tuple[str, ...]
+    count_label: str = ""
+    """How many devices there are, where a plugin that shares them offers more."""
 
 
 _KINDS: Final = (
     _Kind(GpuVendor.AMD, "1002", ("amd.com/gpu",)),
     _Kind(GpuVendor.HABANA, "1da3", ("habana.ai/gaudi",)),
-    _Kind(GpuVendor.INTEL, "8086", ("gpu.intel.com/i915", "gpu.intel.com/xe")),
+    _Kind(GpuVendor.INTEL, "8086", ("gpu.intel.com/i915", "gpu.intel.com/xe"), "gpu.intel.com/device.count"),
 )
 
 
@@ -45,21 +47,37 @@ def read_others(
     devices: list[Gpu] = []
     pools: list[GpuPool] = []
     for kind in _KINDS:
-        resource = next((name for name in kind.resources if name in allocatable), kind.resources[0])
-        advertised = device_count(allocatable, resource, gaps)
+        offers = {name: device_count(allocatable, name, gaps) for name in kind.resources}
+        resource, advertised = max(offers.items(), key=lambda offer: offer[1])
         found = pci_devices.get(kind.vendor_id, [])
-        count = advertised or (len(found) if kind.vendor is not GpuVendor.INTEL else 0)
+        labelled = whole_number(labels, kind.count_label, gaps)
+        count = labelled or advertised or (len(found) if kind.vendor is not GpuVendor.INTEL else 0)
         if not count:
             if kind.vendor_id in present and kind.vendor is not GpuVendor.INTEL:
                 gaps.add(f"a device of {kind.vendor} is there, but no plugin offers it to pods")
             continue
         model, memory = _model_of(kind.vendor, labels, found, gaps)
-        requested = sum(pod.devices(resource) for pod in pods)
+        shares = max(1, advertised // count)
         devices += [
-            Gpu(len(devices) + index, kind.vendor, model, memory, healthy=index < advertised) for index in range(count)
+            Gpu(len(devices) + index, kind.vendor, model, memory, healthy=index < advertised, shares=shares)
+            for index in range(count)
         ]
-        free = max(0, advertised - requested) if usable else 0
-        pools.append(GpuPool(resource, kind.vendor, model, Sharing.NONE, memory, count, advertised, requested, free))
+        uses = holders(pods, resource)
+        requested = sum(use.count for use in uses)
+        pools.append(
+            GpuPool(
+                resource=resource,
+                vendor=kind.vendor,
+                model=model,
+                sharing=Sharing.TIME_SLICING if shares > 1 else Sharing.NONE,
+                memory_mib=memory,
+                physical=count,
+                advertised=advertised,
+                requested=requested,
+                free=max(0, advertised - requested) if usable else 0,
+                used_by=uses,
+            )
+        )
     return tuple(devices), tuple(pools)
 
 

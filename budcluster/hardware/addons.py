@@ -32,6 +32,12 @@ class Surroundings:
     """How GPUs are meant to be handed out: HAMI, TIME_SLICING or NONE."""
     replicas_per_gpu: int = 4
     """Shares of a time-sliced GPU."""
+    plugin: bool = False
+    """Whether the operator's own plugin is to offer nvidia.com/gpu: only where nobody else does."""
+
+
+class AddonFailed(Exception):
+    """An add-on does not work, and trying again at once will not change that; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,10 @@ class Addon:
     """Label selectors of workloads that show an installation of any kind."""
     privileged: bool = False
     """Whether its pods need a namespace without pod security limits."""
+    image_advice: Mapping[str, str] = field(default_factory=dict)
+    """What to do where an image with this in its name does not exist."""
+    needs_node: bool = False
+    """Whether its chart runs Jobs before it is installed: without a node Helm would wait for them in vain."""
 
     def chart_ref(self, mirror: str | None) -> ChartRef:
         """Where to take the chart from: its authors, or a mirror that holds all of them."""

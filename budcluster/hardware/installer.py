@@ -5,16 +5,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from budcluster.hardware.addons import Addon, Surroundings
+from budcluster.hardware import rollout
+from budcluster.hardware.addons import Addon, AddonFailed, Surroundings
 from budcluster.hardware.models import AddonOwner
-from budcluster.kube.client import ClusterClient
+from budcluster.hardware.namespaces import ensure_namespace
 from budcluster.kube.door import Door
-from budcluster.kube.errors import NotFound
-from budcluster.kube.helm import NotReadyInTime, Release, ReleaseNotFound
-from budcluster.kube.ownership import OWNED
-from budcluster.kube.resources import NAMESPACES, Resource
+from budcluster.kube.helm import HelmError, NotReadyInTime, Release, ReleaseNotFound
+from budcluster.kube.resources import DAEMON_SETS, DEPLOYMENTS, STATEFUL_SETS
 
-_WORKLOADS: Final = (Resource("apps", "v1", "daemonsets"), Resource("apps", "v1", "deployments"))
+_WORKLOADS: Final = (DAEMON_SETS, DEPLOYMENTS, STATEFUL_SETS)
+
+
+class NoNode(AddonFailed):
+    """No node is ready to run the add-on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +29,19 @@ class Found:
     namespace: str
     chart: str | None
 
+    def said(self, addon: Addon) -> str:
+        """A sentence for whoever asked for it."""
+        if self.owner is AddonOwner.OTHER:
+            return f"{addon.title} is there already, installed by somebody else; it is used as it is."
+        return f"{addon.title} {addon.version} is installed."
+
 
 async def find(addon: Addon, door: Door, *, releases: Sequence[Mapping[str, Any]] | None = None) -> Found | None:
     """The add-on as installed by anybody in any way; None when it is not there. Raises HelmError, KubeError."""
     listed = await door.helm.list_releases() if releases is None else releases
     for row in listed:
         name, namespace, chart = str(row["name"]), str(row["namespace"]), str(row["chart"])
-        if re.fullmatch(rf"{re.escape(addon.chart)}-v?\d.*", chart):  # name-version; not `hami-webui-1.0`
+        if is_chart(addon.chart, chart):
             try:
                 ours = (await door.helm.get(name, namespace)).is_ours
             except ReleaseNotFound:
@@ -47,22 +56,37 @@ async def find(addon: Addon, door: Door, *, releases: Sequence[Mapping[str, Any]
     return None
 
 
+def is_chart(name: str, chart: str) -> bool:
+    """Whether Helm's `name-version` is of this chart: `hami-2.10.0` is HAMi's, `hami-webui-1.0` is not."""
+    return re.fullmatch(rf"{re.escape(name)}-v?\d.*", chart) is not None
+
+
 async def ensure(addon: Addon, about: Surroundings, door: Door, *, mirror: str | None, timeout_s: float) -> Found:
     """The add-on, installed and brought to our values if it is ours or missing; left alone if it is somebody else's.
 
-    Raises HelmError, KubeError.
+    Returns once its controllers run; what runs on each node is waited for by whoever needs it there. In a cluster
+    without ready nodes there is nothing to wait for. Raises AddonFailed, HelmError, KubeError.
     """
     found = await find(addon, door)
     if found is not None and found.owner is AddonOwner.OTHER:
         return found
+    has_node = await rollout.has_ready_node(door.client)
+    if addon.needs_node and not has_node:
+        raise NoNode("no node of the cluster is ready to run it; onboard the cluster again when there is one.")
     await ensure_namespace(door.client, addon.namespace, privileged=addon.privileged)
     release = Release(addon.release, addon.namespace, addon.chart_ref(mirror), addon.values(about))
-    revision = await door.helm.ensure(release, timeout_s=timeout_s)
+    # Helm would wait for every node's pod, and so forever for that of a node that is down.
+    revision = await door.helm.ensure(release, timeout_s=timeout_s, wait=False)
+    if has_node:
+        await rollout.wait_until_up(door.client, addon, timeout_s=timeout_s)
     return Found(AddonOwner.OURS, addon.release, addon.namespace, revision.chart)
 
 
 async def remove(addon: Addon, door: Door, *, timeout_s: float) -> bool:
-    """Uninstall the add-on if it is ours; whether there was anything to do. Raises HelmError, KubeError."""
+    """Uninstall the add-on if it is ours and see that it and its pods are gone; whether there was anything to do.
+
+    Raises HelmError, KubeError.
+    """
     found = await find(addon, door)
     if found is None or found.owner is AddonOwner.OTHER or found.release is None:
         return False
@@ -71,14 +95,15 @@ async def remove(addon: Addon, door: Door, *, timeout_s: float) -> bool:
     except NotReadyInTime:
         # Its clean-up jobs need an image and a node; a cluster that has neither must still be rid of the release.
         await door.helm.remove(found.release, found.namespace, timeout_s=timeout_s, run_hooks=False)
+    if await door.helm.find(found.release, found.namespace) is not None:
+        raise HelmError(f"the release {found.release} in {found.namespace} is still there after it was removed.")
+    await rollout.wait_until_gone(door.client, release=found.release, namespace=found.namespace)
     return True
 
 
-async def ensure_namespace(client: ClusterClient, name: str, *, privileged: bool = False) -> None:
-    """The namespace, labelled as ours if we made it; what exists keeps its labels. Raises KubeError."""
+async def owner_now(addon: Addon, door: Door) -> Found | None:
+    """Whose the add-on is as far as can be told, for the record of a failure. Raises KubeError."""
     try:
-        await client.get(NAMESPACES, name)
-    except NotFound:
-        limits = {"pod-security.kubernetes.io/enforce": "privileged"} if privileged else {}
-        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {**OWNED, **limits}}}
-        await client.apply(NAMESPACES, body)
+        return await find(addon, door)
+    except HelmError:
+        return None

@@ -16,9 +16,10 @@ from sqlalchemy.orm import defer
 
 from budcluster.api.paging import Listing, PageQuery, Rows
 from budcluster.hardware.errors import InventoryNotReady
+from budcluster.hardware.labels import MOST_IN_SUM
 from budcluster.hardware.models import InventoryGpu, InventoryGpuPod, InventoryNode, InventoryState
 from budcluster.hardware.pods import PodRequest, by_node
-from budcluster.hardware.profile import ClusterSum, Gpu, HardwareProfile, ModelSum, NodeProfile
+from budcluster.hardware.profile import ClusterSum, Gpu, HardwareProfile, ModelSum, NodeProfile, PoolUse
 from budcluster.hardware.reader import read_node, summarize
 from budcluster.kit.database import ReadSession
 
@@ -67,6 +68,8 @@ class PlacedGpu:
     """Why nothing can be placed on its node; empty on a usable one."""
     pool_free: int | None
     """What is free of the pool that it belongs to; tells less than the device itself, and is known for all vendors."""
+    pool_used_by: tuple[PoolUse, ...]
+    """The pods that hold devices of its pool: this one among them, where `used_by` of the device itself is null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +182,10 @@ async def totals(session: ReadSession, cluster_id: UUID) -> Totals:
             cast(func.coalesce(func.sum(node.gpu_count), 0), Integer).label("gpus"),
             cast(func.coalesce(func.sum(node.gpus_healthy), 0), Integer).label("gpus_healthy"),
             func.coalesce(func.sum(node.cpu_cores), 0.0).label("cpu_cores"),
-            cast(func.coalesce(func.sum(node.memory_bytes), 0), BigInteger).label("memory_bytes"),
+            # The sum is numeric: it cannot overflow before it is cut.
+            cast(func.least(func.coalesce(func.sum(node.memory_bytes), 0), MOST_IN_SUM), BigInteger).label(
+                "memory_bytes"
+            ),
         ).where(node.cluster_id == cluster_id)
     )
     state = await session.get(InventoryState, cluster_id)
@@ -215,5 +221,13 @@ def _placed(node: NodeProfile, position: int) -> PlacedGpu | None:
     if position >= len(node.gpus):
         return None  # its node has changed since the page was counted
     gpu = node.gpus[position]
-    pool = next((pool for pool in node.pools if (pool.vendor, pool.model) == (gpu.vendor, gpu.model)), None)
-    return PlacedGpu(node.name, position, gpu, node.schedulable, node.reasons, pool.free if pool else None)
+    pools = [pool for pool in node.pools if pool.holds(gpu)]
+    return PlacedGpu(
+        node=node.name,
+        position=position,
+        gpu=gpu,
+        schedulable=node.schedulable,
+        reasons=node.reasons,
+        pool_free=sum(pool.free for pool in pools) if pools else None,
+        pool_used_by=tuple(use for pool in pools for use in pool.used_by),
+    )

@@ -14,7 +14,6 @@ import orjson
 from sqlalchemy import delete, select, text, tuple_
 
 from budcluster.hardware.models import InventoryGpuPod, InventoryNode
-from budcluster.hardware.profile import NodeProfile, Sharing
 from budcluster.hardware.reader import read_node
 from budcluster.hardware.readiness import is_pressed
 from budcluster.hardware.trimming import digest_of
@@ -74,6 +73,8 @@ class Standing:
     complete: bool
     as_of: datetime | None
     """None leaves the stored one."""
+    heard: bool
+    """Whether the cluster was heard since this keeper began: before that an older problem stands."""
     problem: str | None
     cpu_requested: float
     memory_requested_bytes: int
@@ -107,6 +108,11 @@ class InventoryStore:
         async with self._database.writing() as session:
             await session.execute(_GIVE_BACK, self._mine)
 
+    async def rest(self, problem: str, *, pause: timedelta) -> None:
+        """Say why nothing new comes in, and let nobody take the lease for a while."""
+        async with self._database.writing() as session:
+            await session.execute(_REST, {**self._mine, "problem": problem, "pause": pause})
+
     async def known(self) -> Known:
         """What was written before."""
         async with self._database.reading() as session:
@@ -133,6 +139,7 @@ class InventoryStore:
             values = {
                 "complete": standing.complete,
                 "as_of": standing.as_of,
+                "heard": standing.heard,
                 "problem": standing.problem,
                 "cpu": standing.cpu_requested,
                 "memory": standing.memory_requested_bytes,
@@ -202,18 +209,9 @@ def _node_row(name: str, seen: SeenNode, feature: bytes | None) -> Json:
         "cpu_cores": profile.cpu.allocatable_cores,
         "memory_bytes": profile.allocatable_memory_bytes,
         "gpu_count": len(profile.gpus),
-        "gpus_healthy": _healthy(profile),
+        "gpus_healthy": sum(gpu.healthy for gpu in profile.gpus),
         "gpu_model": (profile.gpus[0].model or "")[:128] or None if profile.gpus else None,
     }
-
-
-def _healthy(node: NodeProfile) -> int:
-    """Devices that work. One that a device plugin has lost is only missed in what it offers."""
-    healthy = sum(gpu.healthy for gpu in node.gpus)
-    for pool in node.pools:
-        if pool.sharing is Sharing.NONE and 0 < pool.advertised < pool.physical:
-            healthy -= pool.physical - pool.advertised
-    return max(0, healthy)
 
 
 def _pod_row(key: PodKey, seen: SeenPod) -> Json:
@@ -256,7 +254,7 @@ _TAKE: Final = text("""
     insert into inventory_states (cluster_id, holder, lease_until)
     select id, :holder, now() + :lease from clusters where id = :cluster_id
     on conflict (cluster_id) do update set holder = excluded.holder, lease_until = excluded.lease_until
-    where inventory_states.holder is null or inventory_states.lease_until < now()
+    where inventory_states.lease_until is null or inventory_states.lease_until < now()
        or inventory_states.holder = excluded.holder
     returning cluster_id
 """)
@@ -264,9 +262,14 @@ _GIVE_BACK: Final = text("""
     update inventory_states set holder = null, lease_until = null
     where cluster_id = :cluster_id and holder = :holder
 """)
+_REST: Final = text("""
+    update inventory_states set holder = null, lease_until = now() + :pause, error = :problem
+    where cluster_id = :cluster_id and holder = :holder
+""")
 _STAND: Final = text("""
     update inventory_states
-    set lease_until = now() + :lease, synced = synced or :complete, as_of = coalesce(:as_of, as_of), error = :problem,
+    set lease_until = now() + :lease, synced = synced or :complete, as_of = coalesce(:as_of, as_of),
+        error = case when :heard then :problem else coalesce(:problem, error) end,
         cpu_requested = case when :complete then :cpu else cpu_requested end,
         memory_requested_bytes = case when :complete then :memory else memory_requested_bytes end
     where cluster_id = :cluster_id and holder = :holder

@@ -13,6 +13,11 @@ from budcluster.kube.quantities import parse as parse_quantity
 FEATURE: Final = "feature.node.kubernetes.io/"
 """Prefix of the labels of Node Feature Discovery 0.19."""
 
+MOST: Final = 1 << 50
+"""Of any one resource: a pebibyte of memory is more than any machine has."""
+MOST_IN_SUM: Final = (1 << 63) - 1
+"""Sums stop here: it is what JSON and PostgreSQL's bigint hold."""
+
 _SHOWN: Final = 40
 _MAX_DEVICES: Final = 1024
 # `pci-<class>_<vendor>`, the GPU operator's `pci-<vendor>`, and forms with further fields appended.
@@ -76,6 +81,9 @@ def quantity(values: Mapping[str, Any], key: str, gaps: Gaps) -> float:
         return 0
     if number < 0:
         gaps.add(f"resource {key} is {shown(text)}, which is negative; it was counted as 0")
+        return 0
+    if number > MOST:
+        gaps.add(f"resource {key} is {shown(text)}, which is more than any node has; it was counted as 0")
         return 0
     return number
 

@@ -1,8 +1,9 @@
 """Node Feature Discovery 0.19: labels nodes with what they have. How it is installed, and when it has finished."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from budcluster.config import AddonSettings
@@ -10,11 +11,16 @@ from budcluster.hardware.addons import Addon, Surroundings
 from budcluster.hardware.models import AddonName
 from budcluster.hardware.reader import DETECTED
 from budcluster.hardware.readiness import is_ready
+from budcluster.hardware.rollout import broken
+from budcluster.hardware.survey import NODE_FEATURES
 from budcluster.kube.client import ClusterClient
-from budcluster.kube.resources import NODES, PODS
+from budcluster.kube.errors import Forbidden, NotFound
+from budcluster.kube.resources import DAEMON_SETS, NODES, PODS, Resource
 
 _POLL_S: Final = 1.0
 _WORKERS: Final = "role=worker,app.kubernetes.io/name=node-feature-discovery"
+_REPORTER: Final = "nfd.node.kubernetes.io/worker.pod.uid"
+"""On a NodeFeature: the pod that last completed discovery (NFD 0.19 and newer)."""
 
 
 def addon(settings: AddonSettings) -> Addon:
@@ -27,14 +33,15 @@ def addon(settings: AddonSettings) -> Addon:
         chart="node-feature-discovery",
         version=settings.nfd_version,
         repository="oci://registry.k8s.io/nfd/charts",
-        values=_values,
+        values=partial(_values, settings.image_registry),
         marks=("app.kubernetes.io/name=node-feature-discovery",),
         privileged=True,
     )
 
 
-def _values(_: Surroundings) -> Mapping[str, Any]:
+def _values(registry: str | None, _: Surroundings) -> Mapping[str, Any]:
     return {
+        **({"image": {"repository": f"{registry}/nfd/node-feature-discovery"}} if registry else {}),
         "worker": {
             # By default its workers tolerate nothing, and GPU nodes are mostly tainted.
             "tolerations": [{"operator": "Exists"}],
@@ -42,7 +49,7 @@ def _values(_: Surroundings) -> Mapping[str, Any]:
                 # Network cards (02) are not in the default list: they show RDMA.
                 "sources": {"pci": {"deviceClassWhitelist": ["02", "03", "0b40", "12"]}},
             },
-        }
+        },
     }
 
 
@@ -65,36 +72,96 @@ class Detection:
 async def wait_until_detected(
     client: ClusterClient, *, timeout_s: float, on_progress: Callable[[int, int], None]
 ) -> Detection:
-    """Wait until every ready node that a worker runs on carries the master's annotation, at most `timeout_s` seconds.
+    """Wait until the worker that runs on each ready node now has reported, and the master has written that down.
 
+    At most `timeout_s` seconds. A worker reports every minute, so what is read afterwards is at most that old.
     `on_progress` is told how many of how many nodes are done. Raises KubeError.
     """
-    deadline = asyncio.get_running_loop().time() + timeout_s
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + timeout_s
     while True:
+        began = clock()
         detection = await _look(client)
         expected = len(detection.covered) + len(detection.missing)
         on_progress(len(detection.covered), expected)
-        if detection.is_complete or asyncio.get_running_loop().time() >= deadline:
+        if detection.is_complete or clock() >= deadline:
             return detection
-        await asyncio.sleep(_POLL_S)
+        # Thousands of nodes are long lists: look less often there.
+        await asyncio.sleep(max(_POLL_S, 2 * (clock() - began)))
 
 
 async def _look(client: ClusterClient) -> Detection:
-    workers = {
-        (pod.get("spec") or {}).get("nodeName")
-        async for page in client.list_pages(PODS, label_selector=_WORKERS)
-        for pod in page["items"]
-    }
+    return judge(
+        nodes=await _all(client, NODES),
+        workers=await _all(client, PODS, _WORKERS),
+        daemon_sets=await _all(client, DAEMON_SETS, _WORKERS),
+        reporters=await _reporters(client),
+    )
+
+
+async def _all(client: ClusterClient, resource: Resource, selector: str = "") -> list[Mapping[str, Any]]:
+    pages = client.list_pages(resource, label_selector=selector)
+    return [item async for page in pages for item in page["items"]]
+
+
+async def _reporters(client: ClusterClient) -> dict[str, str | None]:
+    """By node, the uid of the worker that last completed discovery there, where discovery tells."""
+    try:
+        return {
+            str(feature["metadata"]["name"]): (feature["metadata"].get("annotations") or {}).get(_REPORTER)
+            async for page in client.list_pages(NODE_FEATURES)
+            for feature in page["items"]
+        }
+    except (NotFound, Forbidden):
+        return {}  # an older discovery has no such objects
+
+
+def judge(
+    *,
+    nodes: Iterable[Mapping[str, Any]],
+    workers: Iterable[Mapping[str, Any]] = (),
+    daemon_sets: Iterable[Mapping[str, Any]] = (),
+    reporters: Mapping[str, str | None] | None = None,
+) -> Detection:
+    """How far discovery is. `workers` are its pods, `reporters` by node the uid of the one that reported last."""
+    by_node = {str((pod.get("spec") or {}).get("nodeName")): pod for pod in workers}
+    reporters = reporters or {}
+    is_settled = all(map(_has_placed_all, daemon_sets))
     covered, missing, not_covered = [], [], []
-    async for page in client.list_pages(NODES):
-        for node in page["items"]:
-            name = node["metadata"]["name"]
-            if DETECTED in (node["metadata"].get("annotations") or {}):
-                covered.append(name)
-            elif not is_ready(node):
-                not_covered.append(f"{name}: it is not ready")
-            elif workers and name not in workers:
-                not_covered.append(f"{name}: no worker of Node Feature Discovery runs there")
-            else:
-                missing.append(name)
+    for node in nodes:
+        name = str(node["metadata"]["name"])
+        worker = by_node.get(name)
+        failed = broken([worker]) if worker else ()
+        if not is_ready(node):
+            not_covered.append(f"{name}: it is not ready")
+        elif worker is None and by_node and is_settled:
+            not_covered.append(f"{name}: no worker of Node Feature Discovery runs there{_because_of_taints(node)}")
+        elif failed:
+            not_covered.append(f"{name}: {failed[0]}")
+        elif DETECTED in (node["metadata"].get("annotations") or {}) and _has_reported(worker, reporters.get(name)):
+            covered.append(name)
+        else:
+            missing.append(name)
     return Detection(tuple(covered), tuple(missing), tuple(not_covered))
+
+
+def _has_reported(worker: Mapping[str, Any] | None, reporter: str | None) -> bool:
+    """Whether the worker of now is the one that reported; discoveries that do not tell are taken at their word."""
+    return worker is None or reporter is None or worker["metadata"].get("uid") == reporter
+
+
+def _has_placed_all(daemon_set: Mapping[str, Any]) -> bool:
+    status = daemon_set.get("status") or {}
+    return bool(
+        status.get("observedGeneration", 0) >= daemon_set["metadata"].get("generation", 0)
+        and status.get("updatedNumberScheduled", 0) >= status.get("desiredNumberScheduled", 0)
+    )
+
+
+def _because_of_taints(node: Mapping[str, Any]) -> str:
+    taints = [
+        f"{taint.get('key')}={taint.get('value', '')}:{taint.get('effect')}"
+        for taint in (node.get("spec") or {}).get("taints") or ()
+        if taint.get("effect") in {"NoSchedule", "NoExecute"}
+    ]
+    return f"; it is tainted with {', '.join(taints)[:300]}" if taints else ""

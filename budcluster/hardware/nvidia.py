@@ -4,18 +4,23 @@ In this order: HAMi's register annotation (each device, with health), GPU Featur
 0.20: the first device stands for all), the PCI devices that Node Feature Discovery counted, and the bare PCI label.
 """
 
+import math
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Final
 
 from budcluster.hardware.hami_annotations import RegisteredGpu, read_register
 from budcluster.hardware.labels import Gaps, device_count, shown, text_label, whole_number
-from budcluster.hardware.pods import PodRequest
-from budcluster.hardware.profile import Gpu, GpuPool, GpuVendor, PodUse, Sharing
+from budcluster.hardware.pods import PodRequest, holders
+from budcluster.hardware.profile import Gpu, GpuPool, GpuVendor, PodUse, PoolUse, Sharing
 
 VENDOR_ID: Final = "10de"
 RESOURCE: Final = "nvidia.com/gpu"
+_SHARED: Final = "nvidia.com/gpu.shared"
+"""What the device plugin calls it where sharing renames."""
 _MAX_MEMORY_MIB: Final = 4 * 1024 * 1024
 _MIG_RESOURCE: Final = re.compile(r"nvidia\.com/mig-(?P<profile>[0-9]+g\.[0-9]+gb(?:\.[a-z.]+)?)", re.ASCII)
 _MIG_SUFFIX: Final = re.compile(r"-MIG-(?P<profile>[0-9]+g\.[0-9]+gb[a-z.+]*)$", re.ASCII)
@@ -31,14 +36,14 @@ class NvidiaNode:
         annotations: Mapping[str, Any],
         allocatable: Mapping[str, Any],
         *,
-        pci_count: int | None,
+        pci_devices: list[str] | None,
         pods: list[PodRequest],
         usable: bool,
         gaps: Gaps,
     ) -> None:
         self._labels = labels
         self._allocatable = allocatable
-        self._pci_count = pci_count
+        self._pci_count = None if pci_devices is None else len(pci_devices)
         self._pods = pods
         self._usable = usable
         self._gaps = gaps
@@ -48,6 +53,13 @@ class NvidiaNode:
         self._slice_profile = slice_of["profile"] if slice_of else None
         self.model = _MIG_SUFFIX.sub("", product).removesuffix(_SHARED_SUFFIX) if product else None
         self._memory_mib = whole_number(labels, "nvidia.com/gpu.memory", gaps, at_most=_MAX_MEMORY_MIB)
+        kinds = sorted(set(pci_devices or ()))
+        if len(kinds) > 1 and not self._registered:
+            gaps.add(
+                f"devices of several kinds are there (PCI {', '.join(kinds[:8])}), and the labels describe the first "
+                f"alone ({self.model}): which model a pod gets is not known"
+            )
+            self.model = self._memory_mib = None
 
     @property
     def sharing(self) -> Sharing:
@@ -74,40 +86,80 @@ class NvidiaNode:
         if self._registered:
             return tuple(self._from_register(device) for device in self._registered)
         count = self._physical()
-        healthy = self._advertised() > 0 or self.sharing is Sharing.MIG
+        working = self._working(count)
         memory = None if self._slice_profile else self._memory_mib
         return tuple(
-            Gpu(index, GpuVendor.NVIDIA, self.model, memory, healthy=healthy, shares=self._replicas())
+            Gpu(index, GpuVendor.NVIDIA, self.model, memory, healthy=index < working, shares=self._replicas())
             for index in range(count)
         )
 
     def pools(self) -> tuple[GpuPool, ...]:
-        """What pods can ask for, one row a resource name."""
-        pools = [self._mig_pool(key) for key in self._allocatable if _MIG_RESOURCE.fullmatch(key)]
-        devices = self.devices()
-        if devices and (self._advertised() > 0 or not pools):
-            requested = sum(pod.devices(RESOURCE) for pod in self._pods)
-            advertised = self._advertised()
-            free = max(0, advertised - requested)
-            if self._registered:
-                free = min(free, sum(_free_shares(device) for device in devices))
-            pools.insert(0, self._pool(RESOURCE, len(devices), advertised, requested, free, self._pool_memory()))
-        return tuple(pools)
+        """What pods can ask for, one row a resource name and kind of device."""
+        slices = tuple(self._mig_pool(key) for key in self._allocatable if _MIG_RESOURCE.fullmatch(key))
+        if slices and not self._advertised():
+            return slices
+        return (*(self._hami_pools() if self._registered else self._plugin_pools()), *slices)
 
-    def _pool(
-        self, resource: str, physical: int, advertised: int, requested: int, free: int, memory_mib: int | None
-    ) -> GpuPool:
+    def _plugin_pools(self) -> Iterator[GpuPool]:
+        shared = device_count(self._allocatable, _SHARED, self._gaps)
+        plain = device_count(self._allocatable, RESOURCE, self._gaps)
+        for resource, advertised in ((RESOURCE, plain), (_SHARED, shared)):
+            if advertised or (resource == RESOURCE and not shared):
+                yield self._pool(resource, len(self._devices), advertised, holders(self._pods, resource))
+
+    def _hami_pools(self) -> Iterator[GpuPool]:
+        """All kinds of a node's devices are asked for by one name; HAMi tells which ones a pod got."""
+        kinds: dict[tuple[str | None, int | None], list[Gpu]] = defaultdict(list)
+        for device in self._devices:
+            kinds[device.model, device.memory_mib].append(device)
+        left = self._advertised()
+        # What was asked for and not told yet, or handed out while HAMi was away, may be of any kind: it is counted
+        # once, and is free in none.
+        untold = self._untold_uses()
+        for number, ((model, memory_mib), devices) in enumerate(kinds.items()):
+            told = self._told_uses({device.uuid for device in devices})
+            offered = left if len(kinds) == 1 else min(left, sum(one.shares for one in devices if one.healthy))
+            left -= offered
+            free = offered - sum(use.count for use in told + untold)
+            yield replace(
+                self._pool(RESOURCE, len(devices), offered, told if number else told + untold),
+                model=model,
+                memory_mib=memory_mib,
+                free=max(0, min(free, sum(_free_shares(device) for device in devices))),
+                compute_capability=self._compute_capability() if len(kinds) == 1 or model == self.model else None,
+            )
+
+    def _told_uses(self, uuids: set[str | None]) -> tuple[PoolUse, ...]:
+        """Who holds these devices."""
+        return tuple(
+            PoolUse(pod.namespace, pod.name, count)
+            for pod in self._pods
+            if (count := len(uuids & {one.uuid for one in pod.allocations}))
+        )
+
+    def _untold_uses(self) -> tuple[PoolUse, ...]:
+        """Who asked for more devices than HAMi tells of."""
+        known = {device.uuid for device in self._devices}
+        return tuple(
+            PoolUse(pod.namespace, pod.name, count)
+            for pod in self._pods
+            if (count := pod.devices(RESOURCE) - len(known & {one.uuid for one in pod.allocations})) > 0
+        )
+
+    def _pool(self, resource: str, physical: int, advertised: int, uses: tuple[PoolUse, ...]) -> GpuPool:
+        requested = sum(use.count for use in uses)
         return GpuPool(
             resource=resource,
             vendor=GpuVendor.NVIDIA,
-            model=self._pool_model(),
+            model=self.model,
             sharing=self.sharing,
-            memory_mib=memory_mib,
+            memory_mib=self._memory_mib,
             physical=physical,
             advertised=advertised,
             requested=requested,
-            free=free if self._usable else 0,
+            free=max(0, advertised - requested) if self._usable else 0,
             compute_capability=self._compute_capability(),
+            used_by=uses,
         )
 
     def _compute_capability(self) -> tuple[int, int] | None:
@@ -117,20 +169,24 @@ class NvidiaNode:
 
     def _mig_pool(self, resource: str) -> GpuPool:
         advertised = device_count(self._allocatable, resource, self._gaps)
-        requested = sum(pod.devices(resource) for pod in self._pods)
         memory = whole_number(self._labels, f"{resource}.memory", self._gaps, at_most=_MAX_MEMORY_MIB)
-        free = max(0, advertised - requested)
-        return self._pool(resource, self._physical(), advertised, requested, free, memory)
+        pool = self._pool(resource, len(self._devices), advertised, holders(self._pods, resource))
+        return replace(pool, memory_mib=memory)
 
-    def _pool_model(self) -> str | None:
-        return self._registered[0].product if self._registered else self.model
-
-    def _pool_memory(self) -> int | None:
-        return self._registered[0].memory_mib if self._registered else self._memory_mib
+    def _working(self, count: int) -> int:
+        """How many of the devices are offered to pods, whole or in shares."""
+        if self.sharing is Sharing.MIG:
+            return count
+        working = min(count, math.ceil(self._advertised() / self._replicas()))
+        if 0 < working < count:
+            self._gaps.add(
+                f"{count - working} of {count} devices are not offered to pods; which ones is not told, "
+                "so the last ones were taken for them"
+            )
+        return working
 
     def _advertised(self) -> int:
-        resources = (RESOURCE, "nvidia.com/gpu.shared")
-        return sum(device_count(self._allocatable, name, self._gaps) for name in resources if name in self._allocatable)
+        return sum(device_count(self._allocatable, name, self._gaps) for name in (RESOURCE, _SHARED))
 
     def _replicas(self) -> int:
         replicas = whole_number(self._labels, "nvidia.com/gpu.replicas", self._gaps)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budcluster.hardware.hami_annotations import Allocation, read_allocations
+from budcluster.hardware.labels import MOST
+from budcluster.hardware.profile import PoolUse
 from budcluster.kube.quantities import InvalidQuantity
 from budcluster.kube.quantities import parse as parse_quantity
 
@@ -24,6 +26,11 @@ class PodRequest:
     def devices(self, resource: str) -> int:
         """How many of an extended resource it holds."""
         return int(self.resources.get(resource, 0))
+
+
+def holders(pods: Iterable[PodRequest], resource: str) -> tuple[PoolUse, ...]:
+    """The pods that hold some of an extended resource, with how much."""
+    return tuple(PoolUse(pod.namespace, pod.name, held) for pod in pods if (held := pod.devices(resource)))
 
 
 def by_node(pods: Iterable[Mapping[str, Any]]) -> dict[str, list[PodRequest]]:
@@ -73,7 +80,8 @@ def _amounts(values: Mapping[str, Any]) -> dict[str, float]:
     amounts = {}
     for name, text in values.items():
         try:
-            amounts[name] = float(parse_quantity(str(text)))
+            # The API server admits any amount: "9Ei" on a pod that waits for ever must not spoil the sum of the others.
+            amounts[name] = min(max(0.0, float(parse_quantity(str(text)))), MOST)
         except InvalidQuantity:
             continue  # the API server admits none; a pod from elsewhere must not stop the count of the others
     return amounts

@@ -38,6 +38,15 @@ class PodUse:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolUse:
+    """How many of a node's devices or shares one pod holds, wherever they are."""
+
+    namespace: str
+    pod: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Gpu:
     """One physical device."""
 
@@ -57,7 +66,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class GpuPool:
-    """The GPUs of one node that are asked for by one resource name."""
+    """The GPUs of one kind on one node. HAMi hands several kinds out under one resource name; else a name is a kind."""
 
     resource: str
     """Extended resource, for example `nvidia.com/gpu`."""
@@ -76,6 +85,13 @@ class GpuPool:
     """What a new pod could get now: zero on a node that takes no pods."""
     compute_capability: tuple[int, int] | None = None
     """NVIDIA's, for example (9, 0); decides which number formats run."""
+    used_by: tuple[PoolUse, ...] = ()
+    """The pods behind `requested`."""
+
+    def holds(self, gpu: Gpu) -> bool:
+        """Whether this device of its node is one of its own."""
+        is_kind = (self.vendor, self.model) == (gpu.vendor, gpu.model)
+        return is_kind and (self.sharing is Sharing.MIG or self.memory_mib == gpu.memory_mib)
 
 
 @dataclass(frozen=True, slots=True)

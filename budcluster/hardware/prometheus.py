@@ -1,6 +1,7 @@
 """kube-prometheus-stack 88: measures nodes, pods and GPUs, so that usage can be read."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from budcluster.config import AddonSettings
@@ -22,15 +23,17 @@ def addon(settings: AddonSettings) -> Addon:
         chart="kube-prometheus-stack",
         version=settings.prometheus_version,
         repository="oci://ghcr.io/prometheus-community/charts",
-        values=_values,
-        marks=("app.kubernetes.io/name=prometheus",),
+        values=partial(_values, settings.image_registry),
+        marks=("app.kubernetes.io/name=prometheus", "app.kubernetes.io/name=prometheus-operator"),
         privileged=True,
+        needs_node=True,
     )
 
 
-def _values(_: Surroundings) -> Mapping[str, Any]:
+def _values(registry: str | None, _: Surroundings) -> Mapping[str, Any]:
     off: dict[str, Any] = {"enabled": False}
     return {
+        **({"global": {"imageRegistry": registry}} if registry else {}),
         "fullnameOverride": "kps",
         "alertmanager": off,
         "grafana": off,

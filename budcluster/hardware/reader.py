@@ -1,12 +1,13 @@
 """From node objects, NodeFeature objects and pods as the API server returns them to a hardware profile. Pure."""
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from budcluster.hardware.accelerators import read_others
 from budcluster.hardware.cpu import read_cpu
-from budcluster.hardware.labels import FEATURE, Gaps, accelerator_vendors, quantity, text_label
+from budcluster.hardware.labels import FEATURE, MOST_IN_SUM, Gaps, accelerator_vendors, quantity, text_label
 from budcluster.hardware.nvidia import VENDOR_ID, NvidiaNode
 from budcluster.hardware.pods import PodRequest, by_node
 from budcluster.hardware.profile import (
@@ -19,23 +20,59 @@ from budcluster.hardware.profile import (
     Network,
     NodeProfile,
 )
-from budcluster.hardware.readiness import is_ready, why_not
+from budcluster.hardware.readiness import closing_taints, is_ready, why_not
 
 DETECTED: Final = "nfd.node.kubernetes.io/feature-labels"
 """NFD's master sets this annotation when it has finished with a node (NFD 0.15 and newer)."""
 ACCELERATOR_CLASSES: Final = ("03", "12", "0b40")
+_TURN: Final = 50
+"""Nodes read before other tasks get their turn: about 10 ms."""
+_NAMED: Final = 10
 
 Json = Mapping[str, Any]
 
 
-def read_cluster(nodes: Iterable[Json], *, features: Iterable[Json] = (), pods: Iterable[Json] = ()) -> HardwareProfile:
+def read_cluster(nodes: Sequence[Json], *, features: Iterable[Json] = (), pods: Iterable[Json] = ()) -> HardwareProfile:
     """The whole cluster. `features` are NodeFeature objects; without them counts come from labels and resources."""
+    profiles = tuple(_profiles(nodes, features, pods))
+    return HardwareProfile(summarize(profiles), profiles, _coverage(nodes))
+
+
+async def read_in_turns(nodes: Sequence[Json], *, features: Iterable[Json], pods: Iterable[Json]) -> HardwareProfile:
+    """As `read_cluster`, for thousands of nodes: other tasks get their turn."""
+    found = []
+    for number, profile in enumerate(_profiles(nodes, features, pods)):
+        found.append(profile)
+        if number % _TURN == _TURN - 1:
+            await asyncio.sleep(0)
+    profiles = tuple(found)
+    return HardwareProfile(summarize(profiles), profiles, _coverage(nodes))
+
+
+def _profiles(nodes: Iterable[Json], features: Iterable[Json], pods: Iterable[Json]) -> Iterator[NodeProfile]:
     by_name = {str((feature.get("metadata") or {}).get("name")): feature for feature in features}
     requests = by_node(pods)
-    profiles = tuple(
-        read_node(node, feature=by_name.get(_name(node)), pods=requests.get(_name(node), [])) for node in nodes
-    )
-    return HardwareProfile(summarize(profiles), profiles)
+    for node in nodes:
+        yield read_node(node, feature=by_name.get(_name(node)), pods=requests.get(_name(node), []))
+
+
+def _coverage(nodes: Sequence[Json]) -> tuple[str, ...]:
+    missing = [f"{_name(node)} ({reason})" for node in nodes if (reason := _undetected(node))]
+    if not missing:
+        return ()
+    named = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
+    return (f"Node Feature Discovery has not finished on {len(missing)} of {len(nodes)} nodes: {named}",)
+
+
+def _undetected(node: Json) -> str | None:
+    """Why Node Feature Discovery has not finished with a node, as far as the node tells; None when it has."""
+    if DETECTED in ((node.get("metadata") or {}).get("annotations") or {}):
+        return None
+    if not is_ready(node):
+        return "it is not ready"
+    if taints := closing_taints(node):
+        return f"its taint {', '.join(taints)} may keep the worker away"
+    return "no worker has reported from there"
 
 
 def read_node(node: Json, *, feature: Json | None = None, pods: list[PodRequest] | None = None) -> NodeProfile:
@@ -46,9 +83,10 @@ def read_node(node: Json, *, feature: Json | None = None, pods: list[PodRequest]
     capacity, allocatable = status.get("capacity") or {}, status.get("allocatable") or {}
     info = status.get("nodeInfo") or {}
     reasons = why_not(node)
-    detected = DETECTED in annotations
-    if not detected:
-        gaps.add("Node Feature Discovery has not finished on this node; only what the node itself says is known")
+    undetected = _undetected(node)
+    if undetected:
+        so_far = "only what the node itself says is known"
+        gaps.add(f"Node Feature Discovery has not finished on this node ({undetected}); {so_far}")
     gpus, pools = _accelerators(labels, annotations, allocatable, feature, pods or [], not reasons, gaps)
     return NodeProfile(
         name=_name(node),
@@ -65,7 +103,7 @@ def read_node(node: Json, *, feature: Json | None = None, pods: list[PodRequest]
         memory_bytes=int(quantity(capacity, "memory", gaps)),
         allocatable_memory_bytes=int(quantity(allocatable, "memory", gaps)),
         numa_nodes=_numa_nodes(feature),
-        network=_network(labels, detected),
+        network=_network(labels, detected=undetected is None),
         driver=_first(labels, ("nvidia.com/cuda.driver-version.full", "amd.com/gpu.driver-version"), gaps)
         or _old_driver(labels, gaps),
         cuda=text_label(labels, "nvidia.com/cuda.runtime-version.full", gaps),
@@ -85,7 +123,7 @@ def summarize(nodes: tuple[NodeProfile, ...]) -> ClusterSum:
         nodes=len(nodes),
         nodes_ready=sum(node.ready for node in nodes),
         cpu_cores=sum(node.cpu.cores for node in nodes),
-        memory_bytes=sum(node.memory_bytes for node in nodes),
+        memory_bytes=min(MOST_IN_SUM, sum(node.memory_bytes for node in nodes)),
         gpus=sum(len(node.gpus) for node in nodes),
         gpus_healthy=sum(gpu.healthy for node in nodes for gpu in node.gpus),
         by_model=tuple(_model_sum(key, found) for key, found in sorted(models.items(), key=lambda item: str(item[0]))),
@@ -95,7 +133,7 @@ def summarize(nodes: tuple[NodeProfile, ...]) -> ClusterSum:
 def _model_sum(key: tuple[GpuVendor, str | None, int | None], found: list[tuple[NodeProfile, Gpu]]) -> ModelSum:
     vendor, model, memory_mib = key
     nodes = {node.name: node for node, _ in found}
-    pools = [pool for node in nodes.values() for pool in node.pools if (pool.vendor, pool.model) == (vendor, model)]
+    pools = [pool for node in nodes.values() for pool in node.pools if pool.holds(found[0][1])]
     return ModelSum(
         vendor=vendor,
         model=model,
@@ -123,8 +161,9 @@ def _accelerators(
         labels, allocatable, pci_devices=pci, present=present, pods=pods, usable=usable, gaps=gaps
     )
     if VENDOR_ID in present or VENDOR_ID in pci or any(key.startswith("nvidia.com/") for key in allocatable):
-        count = len(pci[VENDOR_ID]) if VENDOR_ID in pci else None
-        nvidia = NvidiaNode(labels, annotations, allocatable, pci_count=count, pods=pods, usable=usable, gaps=gaps)
+        nvidia = NvidiaNode(
+            labels, annotations, allocatable, pci_devices=pci.get(VENDOR_ID), pods=pods, usable=usable, gaps=gaps
+        )
         gpus, pools = nvidia.devices() + gpus, nvidia.pools() + pools
     return gpus, pools
 
@@ -148,7 +187,7 @@ def _numa_nodes(feature: Json | None) -> int | None:
     return int(count) if count.isascii() and count.isdecimal() and len(count) <= 4 else None
 
 
-def _network(labels: Json, detected: bool) -> Network:
+def _network(labels: Json, *, detected: bool) -> Network:
     def said(name: str) -> bool | None:
         return (labels.get(FEATURE + name) == "true") if detected else None
 

@@ -36,11 +36,20 @@ def why_not(node: Mapping[str, Any]) -> tuple[str, ...]:
     spec = node.get("spec") or {}
     if spec.get("unschedulable"):
         reasons.append("is cordoned")
-    for taint in spec.get("taints") or ():
-        key, effect = str(taint.get("key", "")), taint.get("effect")
-        if effect in {"NoSchedule", "NoExecute"} and key not in _DEVICE_TAINTS and not _is_echo(key):
-            reasons.append(f"has the taint {key[:80]}:{effect}")
+    reasons += [f"has the taint {taint}" for taint in closing_taints(node) if _is_general(taint.rpartition(":")[0])]
     return tuple(reasons)
+
+
+def closing_taints(node: Mapping[str, Any]) -> tuple[str, ...]:
+    """Taints that keep out every pod that does not tolerate them, as `key:effect`."""
+    taints = (
+        (str(taint.get("key", ""))[:80], taint.get("effect")) for taint in (node.get("spec") or {}).get("taints") or ()
+    )
+    return tuple(f"{key}:{effect}" for key, effect in taints if effect in {"NoSchedule", "NoExecute"})
+
+
+def _is_general(key: str) -> bool:
+    return key not in _DEVICE_TAINTS and not _is_echo(key)
 
 
 def _is_echo(key: str) -> bool:

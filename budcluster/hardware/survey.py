@@ -1,43 +1,91 @@
 """Reads from a cluster what the hardware profile is made of. All lists are raw JSON, page by page."""
 
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
+from budcluster.hardware.labels import accelerator_vendors
+from budcluster.hardware.nvidia import VENDOR_ID
+from budcluster.hardware.pods import read_pod
 from budcluster.hardware.profile import HardwareProfile
-from budcluster.hardware.reader import read_cluster
+from budcluster.hardware.reader import read_in_turns
+from budcluster.hardware.trimming import trim_feature, trim_node, trim_pod
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.errors import Forbidden, NotFound
 from budcluster.kube.resources import NODES, PODS, Resource
 
 NODE_FEATURES: Final = Resource("nfd.k8s-sigs.io", "v1alpha1", "nodefeatures")
-NVIDIA_PCI: Final = ("pci-10de.present", "pci-0302_10de.present", "pci-0300_10de.present")
+_TURN: Final = 50
+"""Objects handled before other tasks get their turn: a few milliseconds."""
 LIVE_PODS: Final = "status.phase!=Succeeded,status.phase!=Failed"
+_NVIDIA: Final = "nvidia.com/"
+_PRESENT: Final = "nvidia.com/gpu.present"
+
+Json = dict[str, Any]
 
 
 async def survey(client: ClusterClient) -> HardwareProfile:
-    """The profile as of now. Raises KubeError."""
-    nodes = await _all(client, NODES)
-    pods = await _all(client, PODS, field_selector=LIVE_PODS)
+    """The profile as of now. Raises KubeError.
+
+    Objects are cut down as they come, and other tasks get their turn: thousands of nodes are tens of megabytes raw.
+    """
+    nodes = await _each(client, NODES, trim_node)
+    pods = await _each(client, PODS, trim_pod, field_selector=LIVE_PODS)
     gaps: tuple[str, ...] = ()
+    features: list[Json] = []
     try:
-        features = await _all(client, NODE_FEATURES)
+        features = await _each(client, NODE_FEATURES, _named_feature)
     except (NotFound, Forbidden):
-        features = []
         gaps = ("Node Feature Discovery's objects cannot be read; devices were counted from labels and resources",)
-    profile = read_cluster(nodes, features=features, pods=pods)
-    return HardwareProfile(profile.summary, profile.nodes, gaps)
+    profile = await read_in_turns(nodes, features=features, pods=pods)
+    return replace(profile, gaps=gaps + profile.gaps)
 
 
-async def nvidia_nodes(client: ClusterClient) -> list[str]:
-    """Names of the nodes with an NVIDIA device on their bus, as Node Feature Discovery labels them."""
-    names: dict[str, None] = {}
-    for label in NVIDIA_PCI:
-        selector = f"feature.node.kubernetes.io/{label}=true"
-        names |= dict.fromkeys(node["metadata"]["name"] for node in await _all(client, NODES, label_selector=selector))
-    return list(names)
+async def nvidia_nodes(client: ClusterClient) -> list[Json]:
+    """The nodes with an NVIDIA GPU, whoever tells so. Raises KubeError."""
+    return [node async for page in client.list_pages(NODES) for node in page["items"] if has_nvidia(node)]
 
 
-async def _all(
-    client: ClusterClient, resource: Resource, *, label_selector: str = "", field_selector: str = ""
-) -> list[dict[str, Any]]:
-    pages = client.list_pages(resource, label_selector=label_selector, field_selector=field_selector)
-    return [item async for page in pages for item in page["items"]]
+def has_nvidia(node: Mapping[str, Any]) -> bool:
+    """Whether a node has an NVIDIA GPU: by the PCI labels of any NFD, the operator's own, or what a plugin offers."""
+    labels = (node.get("metadata") or {}).get("labels") or {}
+    offered = (node.get("status") or {}).get("allocatable") or {}
+    return (
+        VENDOR_ID in accelerator_vendors(labels)
+        or labels.get(_PRESENT) == "true"
+        or any(name.startswith(_NVIDIA) for name in offered)
+    )
+
+
+async def gpu_holders(client: ClusterClient) -> list[str]:
+    """Live pods that were given NVIDIA GPUs, as `namespace/name`. Raises KubeError."""
+    return [
+        f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+        async for page in client.list_pages(PODS, field_selector=LIVE_PODS)
+        for pod in page["items"]
+        if holds_nvidia(pod)
+    ]
+
+
+def holds_nvidia(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod has a node and asked it for an NVIDIA resource."""
+    asked = read_pod(pod).resources if (pod.get("spec") or {}).get("nodeName") else {}
+    return any(name.startswith(_NVIDIA) and amount > 0 for name, amount in asked.items())
+
+
+async def _each(
+    client: ClusterClient, resource: Resource, trim: Callable[[Json], Json | None], *, field_selector: str = ""
+) -> list[Json]:
+    kept: list[Json] = []
+    async for page in client.list_pages(resource, field_selector=field_selector):
+        for number, item in enumerate(page["items"]):
+            if (trimmed := trim(item)) is not None:
+                kept.append(trimmed)
+            if number % _TURN == _TURN - 1:
+                await asyncio.sleep(0)
+    return kept
+
+
+def _named_feature(feature: Json) -> Json:
+    return {"metadata": {"name": feature["metadata"]["name"]}, **trim_feature(feature)}

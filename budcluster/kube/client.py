@@ -10,6 +10,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -28,7 +29,9 @@ from budcluster.kube.errors import (
     refusal,
 )
 from budcluster.kube.kubeconfig import Kubeconfig
+from budcluster.kube.network import Resolve, resolve, transport_to
 from budcluster.kube.resources import ACCESS_REVIEWS, PODS, SERVICES, Resource, segment
+from budcluster.kube.server_certificate import end_of_certificate
 
 Json = dict[str, Any]
 
@@ -67,8 +70,18 @@ class ClusterClient:
     Streams (`watch`, `log_lines`) hold a connection: leave them early under `contextlib.aclosing`.
     """
 
-    def __init__(self, kubeconfig: Kubeconfig, *, timeout_s: float = 30.0) -> None:
-        """`timeout_s` limits each call that is not a stream, retries included."""
+    def __init__(
+        self,
+        kubeconfig: Kubeconfig,
+        *,
+        allow_local: bool = False,
+        timeout_s: float = 30.0,
+        resolver: Resolve = resolve,
+    ) -> None:
+        """`timeout_s` limits each call that is not a stream, retries included.
+
+        `allow_local` lets a server's name lead to this machine; its address in the kubeconfig was judged before.
+        """
         self._redactor = Redactor(kubeconfig.secrets)
         self._timeout_s = timeout_s
         headers = {"accept": "application/json", "user-agent": FIELD_MANAGER}
@@ -76,10 +89,14 @@ class ClusterClient:
             headers["authorization"] = f"Bearer {kubeconfig.token}"
         self._extensions = {"sni_hostname": kubeconfig.tls_server_name} if kubeconfig.tls_server_name else {}
         self._server = kubeconfig.server
+        self.certificate_ends_at: datetime | None = None
+        """When the server's certificate ends; known once it has answered."""
         self._http = httpx.AsyncClient(
             base_url=kubeconfig.server,
             headers=headers,
-            verify=tls_context(kubeconfig),
+            transport=transport_to(
+                kubeconfig.server, tls_context(kubeconfig), allow_local=allow_local, resolver=resolver
+            ),
             timeout=httpx.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s)),
             follow_redirects=False,
         )
@@ -322,6 +339,7 @@ class ClusterClient:
         )
         try:
             response = await self._sent(request)
+            self.certificate_ends_at = self.certificate_ends_at or end_of_certificate(response)
             try:
                 if response.status_code >= 300:
                     error = self._refusal(call, response.status_code, await self._status(response))

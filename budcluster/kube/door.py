@@ -38,9 +38,17 @@ class Doors:
     """Opens clusters. One a process: it limits how many tools run at once."""
 
     def __init__(
-        self, *, playbooks: Path, workspace: Path, max_tools: int, collections: Path | None, path: str | None
+        self,
+        *,
+        playbooks: Path,
+        workspace: Path,
+        max_tools: int,
+        collections: Path | None,
+        path: str | None,
+        allow_local: bool = False,
     ) -> None:
-        """`path` is where programs such as helm are looked for."""
+        """`path` is where programs such as helm are looked for, `allow_local` is KUBERNETES__ALLOW_LOCAL_SERVERS."""
+        self._allow_local = allow_local
         self._slots = ProcessSlots(max_tools)
         self._helm_home = workspace / "helm"
         self._path = path
@@ -60,8 +68,12 @@ class Doors:
     async def open(self, kubeconfig: Kubeconfig, *, on_line: LineSink | None = None) -> AsyncIterator[Door]:
         """The cluster behind this credential. Lines of the tools go masked to `on_line`. Raises DiskFull."""
         helm = self._helm(kubeconfig, on_line)
-        async with ClusterClient(kubeconfig) as client:
+        async with self.connect(kubeconfig) as client:
             yield Door(kubeconfig, client, helm, self._playbooks, on_line)
+
+    def connect(self, kubeconfig: Kubeconfig) -> ClusterClient:
+        """The cluster's API alone."""
+        return ClusterClient(kubeconfig, allow_local=self._allow_local)
 
     def _helm(self, kubeconfig: Kubeconfig, on_line: LineSink | None = None) -> HelmGateway:
         with writing_below(self._helm_home):

@@ -32,6 +32,10 @@ class CertificateProblem(KubeError):
     """The server's certificate does not fit the certificate authority, the name, or the time."""
 
 
+class AddressRefused(KubeError):
+    """The server's name leads to this machine, its own network segment, or a metadata service. Nothing was sent."""
+
+
 class Unauthorized(KubeError):
     """401: the credential is unknown or has expired."""
 

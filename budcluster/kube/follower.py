@@ -18,14 +18,13 @@ _PAGE: Final = 250
 _TURN: Final = 25
 """Objects handled before other tasks get their turn: a few milliseconds."""
 _AGAIN_S: Final = 0.2
-_ABSENT_S: Final = 60.0
-"""Until a kind that is not there is looked for again."""
 
 
 class Follower(Generic[KeyT]):
     """Tells `see` of every object that is there or has changed, and `lose` of every key that is gone.
 
-    `see` returns the object's key. With `optional` the kind may be absent or forbidden: then there are no objects.
+    `see` returns the object's key. With `optional` the kind may be absent or forbidden, also later on: then there are
+    no objects, and every `absent_s` seconds it is looked for again.
     """
 
     def __init__(
@@ -38,6 +37,7 @@ class Follower(Generic[KeyT]):
         label_selector: str = "",
         field_selector: str = "",
         optional: bool = False,
+        absent_s: float = 60.0,
     ) -> None:
         self._resource = resource
         self._see = see
@@ -46,6 +46,7 @@ class Follower(Generic[KeyT]):
         self._labels = label_selector
         self._fields = field_selector
         self._optional = optional
+        self._absent_s = absent_s
         self._version: str | None = None
         self._keys: set[KeyT] = set()
         self.listed = False
@@ -74,7 +75,7 @@ class Follower(Generic[KeyT]):
         while True:
             await self.list(client)
             if self._version is None:
-                await asyncio.sleep(_ABSENT_S)
+                await asyncio.sleep(self._absent_s)
                 continue
             events = client.watch(
                 self._resource,
@@ -91,6 +92,11 @@ class Follower(Generic[KeyT]):
                         raise_if_cancelled()
             except Gone:
                 self._version, self.listed = None, False
+            except (NotFound, Forbidden):
+                if not self._optional:
+                    raise
+                self._version = None
+                self._replace(set())
             # A connection that breaks at that moment hides a cancellation.
             raise_if_cancelled()
             await asyncio.sleep(_AGAIN_S)

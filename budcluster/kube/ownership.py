@@ -7,4 +7,6 @@ OWNED: Final = {"app.kubernetes.io/managed-by": "budcluster"}
 SYSTEM_NAMESPACE: Final = "budcluster-system"
 ACCOUNT: Final = "budcluster"
 """The service account, and the ClusterRoleBinding that makes it an administrator."""
+NARROW: Final = "budcluster-narrow"
+"""The roles and bindings that make it a server of models instead."""
 TOKEN_SECRET: Final = "budcluster-token"  # noqa: S105 - the name of a Secret

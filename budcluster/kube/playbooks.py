@@ -241,7 +241,7 @@ def as_data(variables: Mapping[str, Any]) -> str:
 
     def mark(value: Any) -> Any:
         if isinstance(value, str):
-            return _Unsafe(value)
+            return _Unsafe(value) if value else value  # Ansible reads an empty `!unsafe` as null
         if isinstance(value, Mapping):
             return {str(key): mark(inner) for key, inner in value.items()}
         if isinstance(value, list | tuple):

@@ -1,8 +1,8 @@
 """Which API server addresses the service is ready to talk to.
 
 An uploaded kubeconfig makes this service send requests to an address of the uploader's choice; it must not become a
-way to reach this machine's own ports or a cloud's metadata service. Host names are judged by their text here; whoever
-connects judges the addresses that they resolve to by `is_local`.
+way to reach this machine's own ports or a cloud's metadata service. Host names are judged by their text here, and by
+the addresses that they resolve to when `network` connects.
 """
 
 import ipaddress
@@ -72,6 +72,13 @@ def is_local(address: Address) -> bool:
     )
 
 
+def is_refused(address: Address, *, allow_local: bool) -> bool:
+    """Whether a server must not be at this address. Metadata services never are one."""
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return is_refused(address.ipv4_mapped, allow_local=allow_local)
+    return address in _METADATA_ADDRESSES or (is_local(address) and not allow_local)
+
+
 def checked_name(name: object) -> str | None:
     """A `tls-server-name`, in lower case. Raises ServerAddressInvalid."""
     if name is None or name == "":
@@ -99,7 +106,7 @@ def _checked_host(host: str, *, allow_local: bool) -> str:
         return host
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
         raise _invalid("`server` names a network interface of your machine; use an address without a zone.")
-    if address in _METADATA_ADDRESSES or (is_local(address) and not allow_local):
+    if is_refused(address, allow_local=allow_local):
         raise _refused(host)
     return f"[{address.compressed}]" if address.version == 6 else str(address)
 

@@ -1,6 +1,7 @@
 """Looks at every READY cluster twice a minute, and writes its health down when it has changed."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
@@ -23,7 +24,9 @@ from budcluster.kube.errors import Forbidden, KubeError, NotFound
 from budcluster.kube.refusals import KubeconfigRefused
 from budcluster.kube.resources import Resource
 from budcluster.monitoring.models import ClusterCheck
-from budcluster.monitoring.verdict import Reason, Sight, damped, verdict
+from budcluster.monitoring.verdict import Sight, damped, verdict
+from budcluster.operations import outbox
+from budcluster.operations.models import SubjectType
 from budcluster.operations.periodic import Job
 
 log = structlog.get_logger(__name__)
@@ -31,7 +34,10 @@ log = structlog.get_logger(__name__)
 _EVERY: Final = timedelta(seconds=30)
 _DEADLINE_S: Final = 15.0
 """For one cluster."""
-_AT_ONCE: Final = 16
+_AT_ONCE: Final = 256
+"""Clusters looked at: dead ones cost their whole deadline, and twice as many must fit into one interval."""
+_AT_ONCE_STORED: Final = 8
+"""Of them, those that use the database at the same moment."""
 _DEPLOYMENTS: Final = Resource("apps", "v1", "deployments")
 _DAEMON_SETS: Final = Resource("apps", "v1", "daemonsets")
 _SHRUNK: Final = text("""
@@ -54,6 +60,7 @@ class HealthChecks:
         self._clock = clock
         self._deadline_s = deadline_s
         self._places = asyncio.Semaphore(_AT_ONCE)
+        self._turns = asyncio.Semaphore(_AT_ONCE_STORED)
 
     def job(self) -> Job:
         """The periodic job that does it."""
@@ -75,7 +82,7 @@ class HealthChecks:
         async with self._places:
             try:
                 sight = await self._look(cluster_id)
-                async with self._database.writing() as session:
+                async with self._turns, self._database.writing() as session:
                     await self._write(session, cluster_id, sight)
             except DatabaseUnavailable:
                 raise
@@ -84,14 +91,20 @@ class HealthChecks:
                 log.exception("health.check_failed", cluster_id=str(cluster_id))
 
     async def _look(self, cluster_id: UUID) -> Sight:
-        async with self._database.reading() as session:
-            stored, addons = await _stored(session, cluster_id)
         try:
-            async with asyncio.timeout(self._deadline_s):
-                async with self._access.open(cluster_id, operation="health") as door:
-                    await door.client.read("/version")
-                    failing = await _failing(door.client, addons)
-                    return replace(stored, credential_expires_at=door.kubeconfig.expires_at, failing_addons=failing)
+            async with self._turns:
+                async with self._database.reading() as session:
+                    stored, addons = await _stored(session, cluster_id)
+                kubeconfig = await self._access.kubeconfig(cluster_id, operation="health")
+            async with asyncio.timeout(self._deadline_s), ClusterClient(kubeconfig) as client:
+                version = await client.read("/version")
+                return replace(
+                    stored,
+                    kubernetes_version=_named(version),
+                    credential_expires_at=kubeconfig.expires_at,
+                    certificate_expires_at=client.certificate_ends_at,
+                    failing_addons=await _failing(client, addons),
+                )
         except DatabaseUnavailable:
             raise
         except TimeoutError:
@@ -103,28 +116,32 @@ class HealthChecks:
 
     async def _write(self, session: WriteSession, cluster_id: UUID, sight: Sight) -> None:
         now = self._clock.now()
-        seen, reasons = verdict(sight, now=now)
         found = await session.execute(
-            select(Cluster.name, Cluster.health, Cluster.health_reasons)
+            select(Cluster.name, Cluster.health, Cluster.health_reasons, Cluster.kubernetes_version)
             .where(Cluster.id == cluster_id, Cluster.status == ClusterStatus.READY)
             .with_for_update()
         )
         row = found.one_or_none()
         if row is None:
             return  # it has left READY meanwhile
-        name, shown, shown_reasons = row
+        name, shown, shown_reasons, version = row
+        seen, reasons = verdict(sight, now=now)
         health = damped(shown, seen, times=await self._times(session, cluster_id, seen))
-        as_json = [reason.as_json() for reason in reasons] if health is seen else shown_reasons
-        if (health, as_json) == (shown, shown_reasons):
-            return
-        values: dict[str, Any] = {"health": health, "health_reasons": as_json}
+        values: dict[str, Any] = {}
+        if health is seen and (as_json := [reason.as_json() for reason in reasons]) != shown_reasons:
+            values["health_reasons"] = as_json
         if health is not shown:
-            values["health_since"] = now
-            await self._tell(session, cluster_id, name, shown, health, reasons)
-        # Health comes and goes by itself: it is no change that a client's own could collide with.
-        await session.execute(
-            update(Cluster).where(Cluster.id == cluster_id).values(**values, updated_at=Cluster.updated_at)
-        )
+            values |= {"health": health, "health_since": now}
+            facts = {"from": shown.value, "to": health.value, "reasons": [reason.code for reason in reasons]}
+            await _tell(session, cluster_id, name, "health_changed", facts)
+        if sight.kubernetes_version not in {None, version}:
+            values["kubernetes_version"] = sight.kubernetes_version
+            await _tell(session, cluster_id, name, "version_changed", {"from": version, "to": sight.kubernetes_version})
+        if values:
+            # All this comes by itself: it is no change that a client's own could collide with.
+            await session.execute(
+                update(Cluster).where(Cluster.id == cluster_id).values(**values, updated_at=Cluster.updated_at)
+            )
 
     async def _times(self, session: WriteSession, cluster_id: UUID, seen: ClusterHealth) -> int:
         """How often in a row this was seen, this time included."""
@@ -138,26 +155,26 @@ class HealthChecks:
         )
         return times
 
-    async def _tell(
-        self,
-        session: WriteSession,
-        cluster_id: UUID,
-        name: str,
-        before: ClusterHealth,
-        health: ClusterHealth,
-        reasons: tuple[Reason, ...],
-    ) -> None:
-        codes = [reason.code for reason in reasons]
-        await audit.record(
-            session,
-            actor=audit.SYSTEM,
-            action="cluster.health_changed",
-            subject_type="cluster",
-            subject_id=cluster_id,
-            subject_name=name,
-            facts={"from": before.value, "to": health.value, "reasons": codes},
-        )
-        log.info("cluster.health_changed", cluster_id=str(cluster_id), before=before, health=health, reasons=codes)
+
+async def _tell(session: WriteSession, cluster_id: UUID, name: str, change: str, facts: dict[str, Any]) -> None:
+    action = f"cluster.{change}"
+    await audit.record(
+        session,
+        actor=audit.SYSTEM,
+        action=action,
+        subject_type="cluster",
+        subject_id=cluster_id,
+        subject_name=name,
+        facts=facts,
+    )
+    await outbox.tell(session, SubjectType.CLUSTER, cluster_id, name=name, change=change, facts=facts)
+    log.info(action, cluster_id=str(cluster_id), **facts)
+
+
+def _named(answer: Mapping[str, Any]) -> str | None:
+    """The version as a cluster's row keeps it."""
+    name = answer.get("gitVersion")
+    return name[:64] if isinstance(name, str) and name.isascii() and name.isprintable() and name else None
 
 
 async def _stored(session: ReadSession, cluster_id: UUID) -> tuple[Sight, list[ClusterAddon]]:

@@ -25,6 +25,7 @@ from budcluster.hardware.inventory_store import (
     feature_bytes,
     seen_node,
 )
+from budcluster.hardware.labels import MOST_IN_SUM
 from budcluster.hardware.pods import is_over, read_pod
 from budcluster.hardware.survey import LIVE_PODS, NODE_FEATURES
 from budcluster.hardware.trimming import digest_of, release_of, trim_feature, trim_node, trim_pod
@@ -59,6 +60,10 @@ class Pace:
     """Between two questions whether the API server still answers."""
     pauses: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
     """Before each new try to reach a cluster; the last one repeats."""
+
+    def pause_s(self, failures: int) -> float:
+        """Before the next try, after so many in a row that did not hold as long as the pause before them."""
+        return self.pauses[min(failures, len(self.pauses) - 1)]
 
 
 class InventoryKeeper:
@@ -109,22 +114,26 @@ class InventoryKeeper:
     # -- reaching the cluster --------------------------------------------------------------------------------------
 
     async def _connect(self) -> None:
-        failures = 0
+        failures, now = 0, asyncio.get_running_loop().time
         while True:
-            begun = self._contact
+            begun = now()
             try:
-                async with self._open_door() as door:
-                    await self._follow(door.client)
+                # In a task of its own: a group whose child fails leaves its own task marked as cancelled (Python 3.11).
+                await asyncio.create_task(self._visit())
             except* _NO_ACCESS as group:
-                error = _first(group)
+                error = innermost(group)
                 self._problem = error.detail if isinstance(error, DomainError) else str(error)
                 log.info("inventory.interrupted", error=type(error).__name__)
-            # A group of tasks that fails while it is cancelled tells of the failure only.
+            # One that fails while it is cancelled tells of the failure only.
             raise_if_cancelled()
-            failures = 0 if self._contact != begun else failures + 1
-            pause = self._pace.pauses[min(failures, len(self._pace.pauses) - 1)]
+            # A cluster that answers the lists and breaks every watch must not be listed again and again.
+            failures = 0 if now() - begun > self._pace.pause_s(failures) else failures + 1
             # Not all at once when many clusters come back together.
-            await asyncio.sleep(pause * random.uniform(0.7, 1.0))  # noqa: S311 - no secret
+            await asyncio.sleep(self._pace.pause_s(failures) * random.uniform(0.7, 1.0))  # noqa: S311 - no secret
+
+    async def _visit(self) -> None:
+        async with self._open_door() as door:
+            await self._follow(door.client)
 
     async def _follow(self, client: ClusterClient) -> None:
         # In this order a node is read once, with its feature.
@@ -166,9 +175,10 @@ class InventoryKeeper:
         standing = Standing(
             complete=self._complete,
             as_of=self._contact if self._complete else None,
+            heard=self._contact is not None,
             problem=self._problem,
             cpu_requested=self._cpu_milli / 1000,
-            memory_requested_bytes=self._memory_bytes,
+            memory_requested_bytes=min(self._memory_bytes, MOST_IN_SUM),
         )
         try:
             await self._store.write(batch, standing, self._features)
@@ -242,7 +252,7 @@ class InventoryKeeper:
             self._batch.pods[key] = None
 
 
-def _first(error: BaseException) -> BaseException:
+def innermost(error: BaseException) -> BaseException:
     """The error inside however many groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -21,7 +21,7 @@ from budcluster.cluster.models import Cluster, ClusterStatus
 from budcluster.hardware.inventory_store import InventoryStore
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import Database, DatabaseUnavailable
-from budcluster.monitoring.inventory_keeper import InventoryKeeper, Pace
+from budcluster.monitoring.inventory_keeper import InventoryKeeper, Pace, innermost
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +36,8 @@ class WatchPace:
     round_s: float = 2.0
     """Between two looks at which clusters there are."""
     lease_s: float = 20.0
+    rest_s: float = 30.0
+    """After a failure of the service itself, until it is tried again by whichever replica."""
     keeper: Pace = field(default_factory=Pace)
 
 
@@ -92,8 +94,10 @@ class InventoryWatch:
         with structlog.contextvars.bound_contextvars(cluster_id=str(cluster_id)):
             try:
                 await keeper.run()
-            except Exception:
+            except Exception as error:
                 log.exception("inventory.failed")
+                with contextlib.suppress(DatabaseUnavailable):
+                    await store.rest(_failure(error, self._pace.rest_s), pause=timedelta(seconds=self._pace.rest_s))
             finally:
                 with contextlib.suppress(DatabaseUnavailable):
                     await asyncio.shield(store.give_back())
@@ -103,3 +107,11 @@ class InventoryWatch:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _failure(error: Exception, rest_s: float) -> str:
+    cause = type(innermost(error)).__name__
+    return (
+        f"The service failed on something that the cluster told ({cause}); its log says more. "
+        f"It tries again every {rest_s:g} s."
+    )

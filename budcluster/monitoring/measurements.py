@@ -2,28 +2,31 @@
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, Protocol
 
 import orjson
 
-from budcluster.hardware import prometheus
 from budcluster.kube.errors import KubeError
 from budcluster.kube.quantities import InvalidQuantity
 from budcluster.kube.quantities import parse as parse_quantity
+from budcluster.monitoring import devices
+from budcluster.monitoring.devices import MeasuredGpu, Sample
+from budcluster.monitoring.prometheus_places import Place
 
 _METRICS: Final = "/apis/metrics.k8s.io/v1beta1/nodes"
-_BUSY: Final = 'node_cpu_seconds_total{job="node-exporter",mode!~"idle|iowait|steal"}'
-_NODES: Final = '{job="node-exporter"}'
+_BUSY: Final = 'node_cpu_seconds_total{mode!~"idle|iowait|steal"}'
+_TOTAL, _FREE = (f"sum(max by (instance) (node_memory_{part}_bytes))" for part in ("MemTotal", "MemAvailable"))
+# Without the job's name, which differs from chart to chart; an exporter that two jobs scrape must not count twice.
 QUERIES: Final[Mapping[str, str]] = {
-    "cpu_cores": f"sum(rate({_BUSY}[5m]))",
-    "memory_bytes": f"sum(node_memory_MemTotal_bytes{_NODES}) - sum(node_memory_MemAvailable_bytes{_NODES})",
+    "cpu_cores": f"sum(max by (instance, cpu, mode) (rate({_BUSY}[5m])))",
+    "memory_bytes": f"{_TOTAL} - {_FREE}",
     "gpus": "sum(DCGM_FI_DEV_GPU_UTIL) / 100",
     "gpu_memory_mib": "sum(DCGM_FI_DEV_FB_USED)",
 }
-"""PromQL for kube-prometheus-stack 88 (jobs named as its recording rules expect) and the DCGM exporter 4 (MiB)."""
+"""PromQL for any Prometheus that scrapes node-exporter, and the DCGM exporter 4 (MiB)."""
 
 
 class NotMeasured(Exception):
@@ -49,29 +52,37 @@ class Measured:
     gpus: float | None = None
     """Sum of utilisations: 1.0 is one device fully busy."""
     gpu_memory_mib: float | None = None
+    devices: tuple[MeasuredGpu, ...] | None = None
+    witness: str | None = None
+    """The service that answered, as `namespace/name`."""
 
 
-async def from_prometheus(client: Client) -> Measured:
-    """Raises NotMeasured."""
+async def from_prometheus(client: Client, places: Sequence[Place], *, each_device: bool) -> Measured:
+    """From the first of these services that measures nodes. Raises NotMeasured."""
+    reasons = [] if places else ["No Prometheus was found."]
+    for place in places:
+        try:
+            return await _ask(client, place, each_device=each_device)
+        except NotMeasured as reason:
+            reasons.append(str(reason))
+    raise NotMeasured(" ".join(reasons))
 
-    async def ask(query: str) -> float | None:
-        answer = await client.ask_service(
-            prometheus.NAMESPACE,
-            prometheus.SERVICE,
-            "api/v1/query",
-            port=prometheus.PORT,
-            params={"query": query},
-        )
-        return read_value(answer)
 
+async def _ask(client: Client, place: Place, *, each_device: bool) -> Measured:
+    async def ask(query: str) -> list[Sample]:
+        target = (place.namespace, place.service, "api/v1/query")
+        return read_vector(await client.ask_service(*target, port=place.port, params={"query": query}))
+
+    of_devices = devices.QUERIES if each_device else {}
     try:
-        values = await asyncio.gather(*(ask(query) for query in QUERIES.values()))
+        answers = await asyncio.gather(*(ask(query) for query in (*QUERIES.values(), *of_devices.values())))
     except KubeError as error:
-        raise NotMeasured(f"Prometheus could not be asked: {error}") from error
-    measured = Measured(**dict(zip(QUERIES, values, strict=True)))
-    if measured.cpu_cores is None or measured.memory_bytes is None:
-        raise NotMeasured("Prometheus does not measure the nodes yet.")
-    return measured
+        raise NotMeasured(f"Prometheus ({place}) could not be asked: {error}") from error
+    sums = {name: answer[0][1] if answer else None for name, answer in zip(QUERIES, answers, strict=False)}
+    if sums["cpu_cores"] is None or sums["memory_bytes"] is None:
+        raise NotMeasured(f"Prometheus ({place}) does not measure the nodes.")
+    each = devices.read_devices(dict(zip(of_devices, answers[len(QUERIES) :], strict=True)))
+    return Measured(**sums, devices=each or None, witness=str(place))
 
 
 async def from_metrics_server(client: Client) -> Measured:
@@ -90,14 +101,13 @@ async def from_metrics_server(client: Client) -> Measured:
     return Measured(cpu_cores=float(cpu), memory_bytes=float(memory))
 
 
-def read_value(body: bytes) -> float | None:
-    """The one number of an instant query (Prometheus HTTP API v1); None where it has none. Raises NotMeasured."""
+def read_vector(body: bytes) -> list[Sample]:
+    """The samples of an instant query (Prometheus HTTP API v1) that are numbers. Raises NotMeasured."""
     try:
         answer = orjson.loads(body)
         if answer["status"] != "success":
             raise NotMeasured("Prometheus refused the query.")
-        result = answer["data"]["result"]
-        value = float(result[0]["value"][1]) if result else math.nan
+        samples = [(dict(row["metric"]), float(row["value"][1])) for row in answer["data"]["result"]]
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise NotMeasured("The answer in Prometheus' place is not Prometheus'.") from error
-    return value if math.isfinite(value) else None
+    return [(labels, value) for labels, value in samples if math.isfinite(value)]

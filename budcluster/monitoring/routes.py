@@ -11,6 +11,7 @@ from budcluster.api.dependencies import provided
 from budcluster.api.problems import problems
 from budcluster.api.schemas import Answer
 from budcluster.cluster.errors import ClusterNotFound
+from budcluster.monitoring.devices import MeasuredGpu
 from budcluster.monitoring.usage import Source, UsageService
 
 Usages = Annotated[UsageService, provided(UsageService)]
@@ -38,6 +39,10 @@ class UsageAnswer(Answer):
         description="Requested and allocatable as pods ask for them (shares where GPUs are shared); used in whole GPUs."
     )
     gpu_memory_mib: AmountAnswer
+    devices: list[MeasuredGpu] | None = Field(
+        description="Each GPU as NVIDIA's DCGM measures it, up to 512 of them; null where Prometheus does not tell."
+    )
+    witness: str | None = Field(description="The Prometheus that answered.", examples=["monitoring/kps-prometheus"])
     notes: list[str] = Field(description="Why a better source did not answer.", examples=[[]])
 
 

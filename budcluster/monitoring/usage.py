@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -13,19 +13,24 @@ import structlog
 from budcluster.cluster.access import ClusterAccess, NoCredential
 from budcluster.cluster.directory import StoredClusters
 from budcluster.hardware import inventory
+from budcluster.hardware.models import AddonName, ClusterAddon
 from budcluster.hardware.profile import NodeProfile
 from budcluster.kit.clock import Clock
-from budcluster.kit.database import Database, DatabaseUnavailable
+from budcluster.kit.database import Database, DatabaseUnavailable, ReadSession
 from budcluster.kit.errors import DomainError
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.errors import KubeError
 from budcluster.kube.refusals import KubeconfigRefused
 from budcluster.monitoring import measurements
+from budcluster.monitoring.devices import MeasuredGpu
 from budcluster.monitoring.measurements import Measured, NotMeasured
+from budcluster.monitoring.prometheus_places import find_places
 
 log = structlog.get_logger(__name__)
 
 _DEADLINE_S: Final = 5.0
+_MOST_DEVICES: Final = 512
+"""GPUs that an answer lists one by one."""
 _KEPT_S: Final = 10.0
 """How long an answer is given again: many who look at once cost a cluster one question."""
 
@@ -61,12 +66,21 @@ class Usage:
     gpus: Amount = field(default_factory=Amount)
     """Requested and allocatable as pods ask for them: shares where devices are shared. Used in whole devices."""
     gpu_memory_mib: Amount = field(default_factory=Amount)
+    devices: tuple[MeasuredGpu, ...] | None = None
+    """Each GPU as DCGM measures it; None where nobody does, or there are too many to list."""
+    witness: str | None = None
+    """The Prometheus that answered, as `namespace/service`."""
     notes: tuple[str, ...] = ()
     """Why a better source did not answer, in sentences."""
 
 
-class _Asks(Protocol):
-    async def __call__(self, client: ClusterClient) -> Measured: ...
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the database tells."""
+
+    usage: Usage
+    prometheus: ClusterAddon | None
+    gpus: int
 
 
 class UsageService:
@@ -98,7 +112,7 @@ class UsageService:
             raise
 
     async def _look(self, cluster_id: UUID) -> Usage:
-        known = await self._asked_for(cluster_id)
+        known = await self._stored(cluster_id)
         notes: list[str] = []
         try:
             async with asyncio.timeout(self._deadline_s):
@@ -112,41 +126,54 @@ class UsageService:
             notes.append(str(error))
         except DomainError as error:
             notes.append(error.detail)
-        return replace(known, notes=tuple(notes))
+        return replace(known.usage, notes=tuple(notes))
 
-    async def _measured(self, client: ClusterClient, known: Usage, notes: list[str]) -> Usage:
-        witnesses: tuple[tuple[Source, _Asks], ...] = (
-            (Source.PROMETHEUS, measurements.from_prometheus),
-            (Source.METRICS_SERVER, measurements.from_metrics_server),
-        )
-        for source, ask in witnesses:
+    async def _measured(self, client: ClusterClient, known: _Known, notes: list[str]) -> Usage:
+        usage = known.usage
+        for source, ask in ((Source.PROMETHEUS, self._ask_prometheus), (Source.METRICS_SERVER, _ask_metrics_server)):
             try:
-                seen = await ask(client)
+                seen = await ask(client, known)
             except NotMeasured as reason:
                 notes.append(str(reason))
                 continue
+            if source is Source.PROMETHEUS and known.gpus > _MOST_DEVICES:
+                notes.append(f"GPUs are not listed one by one: the cluster has more than {_MOST_DEVICES}.")
             return replace(
-                known,
+                usage,
                 source=source,
-                cpu_cores=replace(known.cpu_cores, used=seen.cpu_cores),
-                memory_bytes=replace(known.memory_bytes, used=seen.memory_bytes),
-                gpus=replace(known.gpus, used=seen.gpus),
-                gpu_memory_mib=replace(known.gpu_memory_mib, used=seen.gpu_memory_mib),
+                cpu_cores=replace(usage.cpu_cores, used=seen.cpu_cores),
+                memory_bytes=replace(usage.memory_bytes, used=seen.memory_bytes),
+                gpus=replace(usage.gpus, used=seen.gpus),
+                gpu_memory_mib=replace(usage.gpu_memory_mib, used=seen.gpu_memory_mib),
+                devices=seen.devices,
+                witness=seen.witness,
                 notes=tuple(notes),
             )
-        return replace(known, notes=tuple(notes))
+        return replace(usage, notes=tuple(notes))
 
-    async def _asked_for(self, cluster_id: UUID) -> Usage:
-        """What the inventory tells: requests and what is there."""
+    async def _ask_prometheus(self, client: ClusterClient, known: _Known) -> Measured:
+        try:
+            places = await find_places(client, known.prometheus)
+        except KubeError as error:
+            raise NotMeasured(f"Prometheus could not be looked for: {error}") from error
+        return await measurements.from_prometheus(client, places, each_device=known.gpus <= _MOST_DEVICES)
+
+    async def _stored(self, cluster_id: UUID) -> _Known:
         async with self._database.reading() as session:
-            fresh = await inventory.freshness(session, cluster_id)
-            nothing = Usage(Source.REQUESTS, self._clock.now(), fresh.as_of)
-            if not fresh.complete:
-                return nothing
-            sums = await inventory.totals(session, cluster_id)
-            nodes = await inventory.gpu_nodes(session, cluster_id)
+            addon = await session.get(ClusterAddon, (cluster_id, AddonName.PROMETHEUS))
+            usage, gpus = await self._asked_for(session, cluster_id)
+        return _Known(usage, addon, gpus)
+
+    async def _asked_for(self, session: ReadSession, cluster_id: UUID) -> tuple[Usage, int]:
+        """What the inventory tells: requests and what is there, and how many GPUs."""
+        fresh = await inventory.freshness(session, cluster_id)
+        nothing = Usage(Source.REQUESTS, self._clock.now(), fresh.as_of)
+        if not fresh.complete:
+            return nothing, 0
+        sums = await inventory.totals(session, cluster_id)
+        nodes = await inventory.gpu_nodes(session, cluster_id)
         pools = [pool for node in nodes for pool in node.pools]
-        return replace(
+        usage = replace(
             nothing,
             cpu_cores=Amount(requested=sums.cpu_requested, allocatable=sums.cpu_cores),
             memory_bytes=Amount(requested=sums.memory_requested_bytes, allocatable=sums.memory_bytes),
@@ -155,6 +182,11 @@ class UsageService:
             ),
             gpu_memory_mib=_gpu_memory(nodes),
         )
+        return usage, sums.gpus
+
+
+async def _ask_metrics_server(client: ClusterClient, _: _Known) -> Measured:
+    return await measurements.from_metrics_server(client)
 
 
 def _gpu_memory(nodes: tuple[NodeProfile, ...]) -> Amount:

@@ -38,7 +38,11 @@ class Sight:
 
     unreachable: str | None = None
     """Why its API server cannot be used, in a sentence."""
+    kubernetes_version: str | None = None
+    """As the server calls it now; None where it does not say."""
     credential_expires_at: datetime | None = None
+    certificate_expires_at: datetime | None = None
+    """Of the server itself."""
     inventory_as_of: datetime | None = None
     nodes: int = 0
     not_ready: Sequence[str] = ()
@@ -55,7 +59,7 @@ def verdict(sight: Sight, *, now: datetime) -> tuple[ClusterHealth, tuple[Reason
     """The health that this look alone shows, and why."""
     if sight.unreachable is not None:
         return ClusterHealth.UNREACHABLE, (Reason("unreachable", sight.unreachable),)
-    reasons = (*_credential(sight, now), *_nodes(sight, now), *_gpus(sight), *_addons(sight))
+    reasons = (*_expiring(sight, now), *_nodes(sight, now), *_gpus(sight), *_addons(sight))
     degraded = any(not reason.warning for reason in reasons)
     return ClusterHealth.DEGRADED if degraded else ClusterHealth.HEALTHY, reasons
 
@@ -66,12 +70,20 @@ def damped(shown: ClusterHealth, seen: ClusterHealth, *, times: int) -> ClusterH
     return seen if times >= AGREEING or first_good_news else shown
 
 
-def _credential(sight: Sight, now: datetime) -> tuple[Reason, ...]:
-    end = sight.credential_expires_at
-    if end is None or end - now > _WARN_AHEAD:
-        return ()
-    when = f"{end:%Y-%m-%d %H:%M} UTC"
-    return (Reason("credential-expires", f"The stored credential ends at {when}; onboard again.", warning=True),)
+def _expiring(sight: Sight, now: datetime) -> tuple[Reason, ...]:
+    ends = (
+        ("credential-expires", sight.credential_expires_at, "The stored credential ends at {}; onboard again."),
+        (
+            "certificate-expires",
+            sight.certificate_expires_at,
+            "The API server's certificate ends at {}; nobody reaches the cluster then unless it is renewed before.",
+        ),
+    )
+    return tuple(
+        Reason(code, sentence.format(f"{end:%Y-%m-%d %H:%M} UTC"), warning=True)
+        for code, end, sentence in ends
+        if end is not None and end - now <= _WARN_AHEAD
+    )
 
 
 def _nodes(sight: Sight, now: datetime) -> tuple[Reason, ...]:

@@ -208,6 +208,27 @@ class OperationEvent(Base):
     """When the message broker took it; log lines are not published."""
 
 
+class SubjectEvent(Base):
+    """The outbox for changes that no operation made: a cluster's health, what a deployment is seen to do."""
+
+    __tablename__ = "subject_events"
+    __table_args__ = (
+        Index("ix_subject_events_created_at", "created_at"),
+        Index("ix_subject_events_unpublished", "id", postgresql_where=text("published_at is null")),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    """Rises with every event of a subject."""
+    subject_type: Mapped[SubjectType] = mapped_column(text_enum(SubjectType))
+    subject_id: Mapped[UUID]
+    """No foreign key: an event outlives its subject."""
+    change: Mapped[str] = mapped_column(String(64))
+    """What happened, for example `health_changed`."""
+    data: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    published_at: Mapped[datetime | None]
+
+
 class Outcome(StrEnum):
     """How a periodic run ended."""
 

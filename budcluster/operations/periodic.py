@@ -203,7 +203,7 @@ _GIVE_BACK: Final = text(
     """
     update periodic_runs
     set lease_owner = null, lease_until = null, last_finished_at = now(), last_outcome = :outcome,
-        last_detail = :detail, due_at = now() + :every
+        last_detail = :detail, due_at = greatest(now(), last_started_at + :every)
     where job = :job and lease_owner = :owner
     """
 )

@@ -1,14 +1,14 @@
-"""Tells the message broker what happened to operations: CloudEvents 1.0 through the Dapr sidecar's pub/sub.
+"""Tells the message broker what happened to operations, clusters and deployments: CloudEvents 1.0 through Dapr.
 
-At least once, and in order within an operation: an event is sent only after those before it were taken. What cannot be
-sent now stays in the outbox and is tried again with growing pauses. Log lines are read from the service, not published.
+At least once, and in order within an operation, a cluster or a deployment: an event is sent only after those before it
+were taken. What cannot be sent now stays in the outbox and is tried again with growing pauses. Log lines are read from
+the service, not published.
 """
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
-from itertools import groupby
 from typing import Any, Final
 from uuid import UUID
 
@@ -20,13 +20,14 @@ from budcluster.config import Settings
 from budcluster.kit.clock import Clock, SystemClock
 from budcluster.kit.database import Database
 from budcluster.kit.errors import UpstreamUnavailable
-from budcluster.operations.models import EventType, OperationEvent
+from budcluster.operations.models import EventType, OperationEvent, SubjectEvent
 
 log = structlog.get_logger(__name__)
 
 _BATCH: Final = 500
 _AT_ONCE: Final = 8
 _PAUSES: Final = tuple(timedelta(seconds=s) for s in (1, 2, 5, 10, 30, 60))
+_Event = OperationEvent | SubjectEvent
 _TYPES: Final = {
     EventType.OPERATION: "budcluster.operation.changed",
     EventType.STEP: "budcluster.operation.step_changed",
@@ -69,7 +70,7 @@ class Publisher:
             return "waiting for the broker"
         while batch := await self._waiting():
             turns = asyncio.Semaphore(_AT_ONCE)
-            counts = await asyncio.gather(*(self._publish_in_order(events, turns) for events in _by_operation(batch)))
+            counts = await asyncio.gather(*(self._publish_in_order(events, turns) for events in _in_order(batch)))
             sent += sum(counts)
             if sum(counts) < len(batch):
                 self._failures += 1
@@ -80,15 +81,19 @@ class Publisher:
             self._failures = 0
         return f"{sent} published"
 
-    async def _waiting(self) -> Sequence[OperationEvent]:
-        waiting = select(OperationEvent).where(
+    async def _waiting(self) -> list[_Event]:
+        events = select(OperationEvent).where(
             OperationEvent.published_at.is_(None), OperationEvent.type != EventType.LOG
         )
+        changes = select(SubjectEvent).where(SubjectEvent.published_at.is_(None))
         async with self._database.reading() as session:
-            return (await session.scalars(waiting.order_by(OperationEvent.id).limit(_BATCH))).all()
+            return [
+                *await session.scalars(events.order_by(OperationEvent.id).limit(_BATCH)),
+                *await session.scalars(changes.order_by(SubjectEvent.id).limit(_BATCH)),
+            ]
 
-    async def _publish_in_order(self, events: Sequence[OperationEvent], turns: asyncio.Semaphore) -> int:
-        """How many the broker took, from the first on."""
+    async def _publish_in_order(self, events: Sequence[_Event], turns: asyncio.Semaphore) -> int:
+        """How many the broker took, from the first on. All are of one kind."""
         taken: list[int] = []
         async with turns:
             for event in events:
@@ -96,45 +101,51 @@ class Publisher:
                     break
                 taken.append(event.id)
         if taken:
-            done = update(OperationEvent).where(OperationEvent.id.in_(taken)).values(published_at=self._clock.now())
+            kind = type(events[0])
+            done = update(kind).where(kind.id.in_(taken)).values(published_at=self._clock.now())
             async with self._database.writing() as session:
                 await session.execute(done)
         return len(taken)
 
-    async def _send(self, event: OperationEvent) -> bool:
-        key = str(event.operation_id)
+    async def _send(self, event: _Event) -> bool:
+        body = cloud_event(event)
+        key = body["partitionkey"]
         headers = {**self._headers, "Content-Type": "application/cloudevents+json"}
         try:
-            answer = await self._http.post(
-                self._url, params={"metadata.partitionKey": key}, json=cloud_event(event), headers=headers
-            )
+            answer = await self._http.post(self._url, params={"metadata.partitionKey": key}, json=body, headers=headers)
         except httpx.HTTPError as error:
-            log.warning("event.not_published", operation_id=key, error=type(error).__name__)
+            log.warning("event.not_published", subject=key, error=type(error).__name__)
             return False
         if answer.is_success:
             return True
-        log.warning("event.not_published", operation_id=key, status=answer.status_code)
+        log.warning("event.not_published", subject=key, status=answer.status_code)
         return False
 
 
-def cloud_event(event: OperationEvent) -> dict[str, Any]:
-    """The event as CloudEvents 1.0 JSON. `id` is the same when it is sent again; `sequence` orders an operation's."""
+def cloud_event(event: _Event) -> dict[str, Any]:
+    """The event as CloudEvents 1.0 JSON. `id` is the same when it is sent again; `sequence` orders a subject's."""
+    if isinstance(event, OperationEvent):
+        source, subject, kind, sequence = "operations", event.operation_id, _TYPES[event.type], event.sequence
+    else:
+        source, subject, sequence = f"{event.subject_type.value}s", event.subject_id, event.id
+        kind = f"budcluster.{event.subject_type.value}.{event.change}"
     return {
         "specversion": "1.0",
-        "id": f"{event.operation_id}-{event.sequence}",
-        "source": f"/operations/{event.operation_id}",
-        "type": _TYPES[event.type],
-        "subject": str(event.operation_id),
+        "id": f"{subject}-{sequence}",
+        "source": f"/{source}/{subject}",
+        "type": kind,
+        "subject": str(subject),
         "time": event.created_at.isoformat(),
         "datacontenttype": "application/json",
-        "partitionkey": str(event.operation_id),
-        "sequence": str(event.sequence),
+        "partitionkey": str(subject),
+        "sequence": str(sequence),
         "data": event.data,
     }
 
 
-def _by_operation(events: Sequence[OperationEvent]) -> list[list[OperationEvent]]:
-    found: dict[UUID, list[OperationEvent]] = defaultdict(list)
-    for operation_id, several in groupby(events, key=lambda event: event.operation_id):
-        found[operation_id] += several
+def _in_order(events: Sequence[_Event]) -> list[list[_Event]]:
+    """Those of one subject together, as they happened."""
+    found: dict[UUID, list[_Event]] = defaultdict(list)
+    for event in events:
+        found[event.operation_id if isinstance(event, OperationEvent) else event.subject_id].append(event)
     return list(found.values())

@@ -1,4 +1,4 @@
-"""What is kept, and for how long: finished operations with their steps, lines and events."""
+"""What is kept, and for how long: finished operations with their steps, lines and events, and the other events."""
 
 from datetime import timedelta
 from typing import Final
@@ -8,7 +8,7 @@ from sqlalchemy import delete, select
 from budcluster.kit.clock import Clock, SystemClock
 from budcluster.kit.database import Database
 from budcluster.operations.contracts import Engine
-from budcluster.operations.models import FINISHED, Operation
+from budcluster.operations.models import FINISHED, Operation, SubjectEvent
 
 _BATCH: Final = 200
 
@@ -23,8 +23,13 @@ class Retention:
         self._clock = clock or SystemClock()
 
     async def purge(self) -> str:
-        """Remove operations that ended before the time to keep, and their workflows' histories. Says how many."""
+        """Remove operations that ended before the time to keep, and their workflows' histories. Says how many.
+
+        Events of clusters and deployments go with their time, published or not.
+        """
         removed = 0
+        async with self._database.writing() as session:
+            await session.execute(delete(SubjectEvent).where(SubjectEvent.created_at < self._clock.now() - self._keep))
         old = select(Operation).where(
             Operation.status.in_(FINISHED), Operation.finished_at < self._clock.now() - self._keep
         )

@@ -3,30 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.errors import Forbidden, NotFound
-from budcluster.kube.ownership import SYSTEM_NAMESPACE
+from budcluster.kube.grants import in_words
 from budcluster.kube.resources import NAMESPACES, NODES, Resource
 from budcluster.kube.versions import Support, UnreadableVersion, Version, judge_kubelet, judge_server
 
 STORAGE_CLASSES: Final = Resource("storage.k8s.io", "v1", "storageclasses")
 CLAIMS: Final = Resource("budcluster.io", "v1", "claims")
 _DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
-
-# What later steps need (Kubernetes verbs, then the kind).
-_NEEDED: Final[tuple[tuple[str, Resource, str | None], ...]] = (
-    ("list", NODES, None),
-    ("patch", NODES, None),
-    ("create", NAMESPACES, None),
-    ("create", Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions"), None),
-    ("create", Resource("rbac.authorization.k8s.io", "v1", "clusterroles"), None),
-    ("escalate", Resource("rbac.authorization.k8s.io", "v1", "clusterroles"), None),
-    ("create", Resource("rbac.authorization.k8s.io", "v1", "clusterrolebindings"), None),
-    ("create", Resource("", "v1", "serviceaccounts"), SYSTEM_NAMESPACE),
-    ("create", Resource("", "v1", "secrets"), SYSTEM_NAMESPACE),
-    ("create", Resource("apps", "v1", "daemonsets"), "kube-system"),
-)
 
 
 class VersionRefused(Exception):
@@ -35,10 +22,12 @@ class VersionRefused(Exception):
     next_step = "Upgrade the cluster, one minor release at a time, then onboard it again."
 
 
-class PermissionsMissing(Exception):
-    """The uploaded credential may not do what preparing the cluster needs; the message lists it."""
+class ManagedElsewhere(Exception):
+    """A budcluster says that it manages the cluster under another id than ours."""
 
-    next_step = "Upload a kubeconfig of a cluster administrator: it is forgotten once the service has its own account."
+    def __init__(self, claimed_as: str) -> None:
+        super().__init__(f"the cluster is managed by a budcluster as {claimed_as} and not by us any more")
+        self.claimed_as = claimed_as
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,36 +51,34 @@ async def identify(client: ClusterClient) -> Identity:
     verdict = judge_server(version)
     if verdict.support is Support.REFUSED:
         raise VersionRefused(verdict.sentence)
-    system = await client.get(NAMESPACES, "kube-system")
     return Identity(
         version=version,
         git_version=str(answer.get("gitVersion", version))[:64],
-        system_uid=str(system["metadata"]["uid"])[:64],
+        system_uid=await system_uid(client),
         warning=verdict.sentence or None,
     )
 
 
-async def require_permissions(client: ClusterClient) -> None:
-    """Ask the cluster whether the credential may do all that is needed. Raises PermissionsMissing, KubeError."""
-    missing = [
-        f"{verb} {resource}" + (f" in {namespace}" if namespace else "")
-        for verb, resource, namespace in _NEEDED
-        if not await client.may(verb, resource, namespace=namespace)
-    ]
-    if missing:
-        raise PermissionsMissing(f"The credential may not: {', '.join(missing)}.")
+async def system_uid(client: ClusterClient) -> str:
+    """Which cluster answers: the uid of its namespace kube-system. Raises KubeError."""
+    system = await client.get(NAMESPACES, "kube-system")
+    return str(system["metadata"]["uid"])[:64]
 
 
-async def claimed_by(client: ClusterClient) -> str | None:
-    """Id under which a budcluster, this one or another, manages the cluster already. Raises KubeError."""
+async def require_unclaimed(client: ClusterClient, cluster_id: UUID) -> None:
+    """Nobody manages the cluster, or we do, under this id. Raises ManagedElsewhere, KubeError."""
     try:
         claim = await client.get(CLAIMS, "this-cluster")
     except (NotFound, Forbidden):
-        return None
-    return str((claim.get("spec") or {}).get("cluster", ""))[:64] or None
+        return
+    claimed_as = str((claim.get("spec") or {}).get("cluster", ""))[:64]
+    if claimed_as not in {"", str(cluster_id)}:
+        raise ManagedElsewhere(claimed_as)
 
 
-async def report(client: ClusterClient, identity: Identity, *, manage_addons: bool) -> dict[str, Any]:
+async def report(
+    client: ClusterClient, identity: Identity, *, manage_addons: bool, models_namespace: str
+) -> dict[str, Any]:
     """What a person should know before and after: versions, storage, machines, and what our account may do."""
     nodes = [node async for page in client.list_pages(NODES) for node in page["items"]]
     classes = [item async for page in client.list_pages(STORAGE_CLASSES) for item in page["items"]]
@@ -113,7 +100,8 @@ async def report(client: ClusterClient, identity: Identity, *, manage_addons: bo
             "role": "cluster-admin" if manage_addons else "narrow",
             "why": "installing operators needs every permission"
             if manage_addons
-            else "add-ons are not managed, so the account may only serve models",
+            else "add-ons are not managed, so the account serves models and looks at the machines",
+            "may": ["everything"] if manage_addons else in_words(models_namespace),
         },
         "warnings": warnings[:50],
     }

@@ -9,10 +9,14 @@ import pytest
 from sqlalchemy import select, update
 
 from budcluster.bootstrap import Service
-from budcluster.cluster.adoption import WAS_READY, OnboardingFollower
+from budcluster.cluster.access import kubeconfig_owner
 from budcluster.cluster.models import Cluster, ClusterStatus
+from budcluster.credentials.vault import Vault
+from budcluster.hardware.models import InventoryGpuPod
 from budcluster.kit.clock import SystemClock
-from budcluster.operations.models import Operation, OperationStatus
+from budcluster.operations.causes import Cause
+from budcluster.operations.ledger import Ledger
+from budcluster.operations.models import Operation, OperationStatus, StepStatus
 from tests.kube.certificates import make_document
 
 OTHER_SERVER = "https://10.0.0.6:6443"
@@ -118,10 +122,12 @@ async def test_one_server_is_one_cluster(client: httpx.AsyncClient) -> None:
     assert refused.json()["cluster_id"] == first
 
 
-async def in_service(client: httpx.AsyncClient, service: Service) -> UUID:
+async def in_service(client: httpx.AsyncClient, service: Service, **more: Any) -> UUID:
     """A cluster that was onboarded before."""
     cluster_id = UUID(await register(client))
-    values = {"status": ClusterStatus.READY, "system_uid": "uid-1", "server": "https://10.0.0.5:6443", "version": 2}
+    sealed = service.edge.service(Vault).seal(b"{}", kubeconfig_owner(cluster_id))
+    known = {"system_uid": "uid-1", "server": "https://10.0.0.5:6443", "kubeconfig_encrypted": sealed}
+    values = {"status": ClusterStatus.READY, "version": 2, **known, **more}
     async with service.edge.database.writing() as session:
         await session.execute(update(Cluster).where(Cluster.id == cluster_id).values(**values))
     return cluster_id
@@ -136,29 +142,114 @@ async def test_a_known_cluster_keeps_its_server_until_the_new_credential_is_prov
     assert (await client.get(f"/clusters/{cluster_id}")).json()["server"] == "https://10.0.0.5:6443"
 
 
+async def ended(service: Service, cluster_id: UUID, status: OperationStatus, *, begun: str | None) -> None:
+    """The onboarding ends so, in the step that had begun."""
+    async with service.edge.database.writing() as session:
+        newest = select(Operation).where(Operation.subject_id == cluster_id).order_by(Operation.created_at.desc())
+        operation = (await session.scalars(newest.limit(1))).one()
+        ledger = await Ledger.open(session, operation.id)
+        names = list(ledger.steps)
+        for name in names[: names.index(begun) + 1] if begun else []:
+            await ledger.change_step(name, status=StepStatus.RUNNING, started_at=SystemClock().now())
+        error = Cause(type="unauthorized", detail="no", next_step="do", step=begun)
+        is_failed = status is OperationStatus.FAILED
+        await service.long_work.operations.finish(ledger, session, status, error=error if is_failed else None)
+
+
 @pytest.mark.parametrize(
-    ("status", "step", "ends"),
+    ("status", "begun", "ends"),
     [
-        (OperationStatus.SUCCEEDED, None, ClusterStatus.READY),
+        (OperationStatus.SUCCEEDED, "read_hardware", ClusterStatus.READY),
         (OperationStatus.FAILED, "check_access", ClusterStatus.READY),
         (OperationStatus.FAILED, "inspect_cluster", ClusterStatus.READY),
         (OperationStatus.FAILED, "prepare_cluster", ClusterStatus.ERROR),
-        (OperationStatus.CANCELLED, None, ClusterStatus.ERROR),
+        (OperationStatus.CANCELLED, None, ClusterStatus.READY),
+        (OperationStatus.CANCELLED, "check_access", ClusterStatus.READY),
+        (OperationStatus.CANCELLED, "prepare_cluster", ClusterStatus.ERROR),
+        (OperationStatus.CANCELLED, "install_hami", ClusterStatus.ERROR),
     ],
 )
 async def test_a_cluster_in_service_stays_so_when_nothing_was_changed_before_the_end(
-    client: httpx.AsyncClient, service: Service, status: OperationStatus, step: str | None, ends: ClusterStatus
+    client: httpx.AsyncClient, service: Service, status: OperationStatus, begun: str | None, ends: ClusterStatus
 ) -> None:
     cluster_id = await in_service(client, service)
     assert (await onboard(client, str(cluster_id), make_document())).status_code == 202
-    async with service.edge.database.writing() as session:
-        operation = (await session.scalars(select(Operation).where(Operation.subject_id == cluster_id))).one()
-        assert operation.payload[WAS_READY] is True
-        operation.status = status
-        operation.error = {"type": "unauthorized", "detail": "no", "next_step": "do", "step": step} if step else None
-        await OnboardingFollower(SystemClock()).finished(session, operation)
+    await ended(service, cluster_id, status, begun=begun)
     cluster = (await client.get(f"/clusters/{cluster_id}")).json()
     assert cluster["status"] == ends
     assert bool(cluster["error"]) is (ends is ClusterStatus.ERROR)
     (event,) = (await client.get("/audit?action=cluster.onboarding_ended")).json()["items"]
     assert event["outcome"] == ("succeeded" if status is OperationStatus.SUCCEEDED else "failed")
+
+
+async def test_choices_that_are_left_out_stay_as_they_are(client: httpx.AsyncClient, service: Service) -> None:
+    cluster_id = await in_service(client, service, settings={"gpu_sharing": "none", "keep_upload": True})
+    assert (await onboard(client, str(cluster_id), make_document(), replicas_per_gpu=4)).status_code == 202
+    settings = (await client.get(f"/clusters/{cluster_id}")).json()["settings"]
+    assert settings == {"manage_addons": True, "gpu_sharing": "none", "replicas_per_gpu": 4, "keep_upload": True}
+
+
+async def test_choices_of_an_onboarding_that_came_to_nothing_are_taken_back_and_return_with_its_retry(
+    client: httpx.AsyncClient, service: Service
+) -> None:
+    cluster_id = await in_service(client, service)
+    answer = await onboard(client, str(cluster_id), make_document(), manage_addons=False)
+
+    async def manages_addons() -> bool:
+        return bool((await client.get(f"/clusters/{cluster_id}")).json()["settings"]["manage_addons"])
+
+    assert not await manages_addons()
+    await ended(service, cluster_id, OperationStatus.CANCELLED, begun="check_access")
+    assert await manages_addons()
+    assert (await client.post(f"/operations/{answer.json()['operation_id']}/retry")).status_code == 202
+    assert not await manages_addons()
+    await ended(service, cluster_id, OperationStatus.FAILED, begun="prepare_cluster")
+    assert not await manages_addons()
+
+
+async def test_choices_of_a_first_onboarding_outlive_its_failure(client: httpx.AsyncClient, service: Service) -> None:
+    cluster_id = await register(client)
+    await onboard(client, cluster_id, make_document(), gpu_sharing="none")
+    await ended(service, UUID(cluster_id), OperationStatus.FAILED, begun="check_access")
+    assert (await onboard(client, cluster_id, make_document())).status_code == 202
+    assert (await client.get(f"/clusters/{cluster_id}")).json()["settings"]["gpu_sharing"] == "none"
+
+
+async def holding(service: Service, cluster_id: UUID) -> None:
+    """A pod of the cluster holds a GPU, as the inventory knows."""
+    container = {"resources": {"limits": {"nvidia.com/gpu": "1"}}}
+    document = {
+        "metadata": {"namespace": "default", "name": "train"},
+        "spec": {"nodeName": "gpu-1", "containers": [container]},
+        "status": {"phase": "Running"},
+    }
+    async with service.edge.database.writing() as session:
+        session.add(
+            InventoryGpuPod(
+                cluster_id=cluster_id, namespace="default", name="train", uid="1", node="gpu-1", phase="Running",
+                document=document, digest=bytes(16),
+            )
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("present", "more", "is_refused"),
+    [
+        ({}, {}, False),
+        ({}, {"gpu_sharing": "hami"}, False),
+        ({}, {"gpu_sharing": "none"}, True),
+        ({"manage_addons": False}, {"manage_addons": True}, True),
+        ({}, {"gpu_sharing": "none", "manage_addons": False}, False),
+        ({}, {"gpu_sharing": "none", "force": True}, False),
+    ],
+)
+async def test_sharing_is_not_changed_under_pods_that_hold_gpus(
+    client: httpx.AsyncClient, service: Service, present: dict[str, Any], more: dict[str, Any], is_refused: bool
+) -> None:
+    cluster_id = await in_service(client, service, settings=present)
+    await holding(service, cluster_id)
+    answer = await onboard(client, str(cluster_id), make_document(), **more)
+    assert answer.status_code == (409 if is_refused else 202), answer.text
+    if is_refused:
+        assert answer.json()["pods"] == ["default/train"]
+        assert (await client.get(f"/clusters/{cluster_id}")).json()["status"] == "READY"

@@ -175,14 +175,21 @@ async def test_a_parked_deployment_is_changed_without_room_and_woken_only_with(l
     assert _type(await lot.ask("POST", f"{path}/scale", replicas=1)) == NO_CAPACITY
 
 
-async def test_slices_and_shared_devices_are_asked_for_by_their_name(
-    client: httpx.AsyncClient, database: Database
+@pytest.mark.parametrize(
+    ("machine", "resource", "copies"),
+    [
+        (nodes.h100_mig_mixed(), "nvidia.com/mig-3g.40gb", 2),
+        (nodes.with_resources(nodes.t4_time_sliced(), {"nvidia.com/gpu.shared": "4"}), "nvidia.com/gpu.shared", 1),
+    ],
+    ids=["slices", "renamed shares"],
+)
+async def test_what_is_not_a_whole_gpu_is_asked_for_by_its_name(
+    client: httpx.AsyncClient, database: Database, machine: nodes.Node, resource: str, copies: int
 ) -> None:
     lot = Lot(client, database)
-    await lot.prepare([nodes.h100_mig_mixed()])
-    path = await lot.served(places=[NODE])
-    assert (await lot.values(path))["resources"]["limits"] == {"nvidia.com/mig-3g.40gb": 1}
-    assert (await lot.create()).status_code == 202
+    await lot.prepare([machine])
+    path = await lot.served(replicas=copies, places=[NODE] * copies)
+    assert (await lot.values(path))["resources"]["limits"] == {resource: 1}
     assert _type(await lot.create()) == NO_CAPACITY
 
 

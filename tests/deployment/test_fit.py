@@ -162,6 +162,18 @@ def test_a_device_that_somebody_shares_is_not_given_whole() -> None:
     assert check_fit(Demand(Shape(), facts=LLAMA_8B), rooms).verdict is Verdict.NO
 
 
+def test_where_a_pod_may_get_either_of_two_kinds_only_the_smaller_is_certain() -> None:
+    (room,) = _rooms(nodes.hami(nodes.REGISTER_MIXED))
+    assert (room.model, room.memory_mib, len(room.devices)) == (None, 15360, 2)
+    small = read_config(models.LLAMA_8B | {"num_hidden_layers": 4})
+    assert check_fit(Demand(Shape(max_model_len=512), replicas=2, facts=small), [room]).verdict is Verdict.YES
+    assert check_fit(Demand(Shape(), facts=LLAMA_8B), [room]).verdict is Verdict.NO
+    share = Demand(Shape(max_model_len=2048), facts=LLAMA_8B, share=Share(memory_mib=24_000))
+    assert check_fit(share, [room]).verdict is Verdict.YES  # only the larger device has that much
+    asked = check_fit(Demand(Shape(), facts=LLAMA_8B, gpu_model="Tesla-T4"), [room])
+    assert "not of one known model" in asked.reasons[0].reasons[0]
+
+
 def test_several_gpus_on_time_slices_are_refused() -> None:
     fit = check_fit(Demand(Shape(tensor_parallel=2), facts=LLAMA_8B), _rooms(nodes.t4_time_sliced()))
     assert any("do not work with time-slicing" in reason for reason in fit.reasons[0].reasons)
@@ -255,17 +267,6 @@ def test_cores_of_a_shared_device_are_counted() -> None:
     held = [nodes.pod(nodes.hami(), allocated="GPU-0,NVIDIA,1024,0:;", nvidia_com__gpu="1")]
     alone = replace(demand, replicas=1, share=Share(24_000, 100))
     assert check_fit(alone, _rooms(nodes.hami(), pods=held)).verdict is Verdict.NO
-
-
-def test_kinds_of_devices_that_share_a_name_are_taken_for_the_smallest_of_no_certain_model() -> None:
-    register = nodes.REGISTER_JSON.replace('"index":1,"count":10,"devmem":81920', '"index":1,"count":10,"devmem":40960')
-    profile = read_cluster([nodes.hami(register)]).nodes[0]
-    pool = profile.pools[0]
-    other = replace(pool, model="NVIDIA-A100-SXM4-40GB", memory_mib=40_960)
-    (room,) = rooms_of([replace(profile, pools=(pool, other))])
-    assert (room.model, room.memory_mib) == (None, 40_960)
-    demand = Demand(Shape(), facts=LLAMA_8B, gpu_model="NVIDIA-A100-SXM4-80GB")
-    assert "of several of which a pod may get any" in check_fit(demand, [room]).reasons[0].reasons[0]
 
 
 def test_a_machine_without_processors_and_memory_to_spare_takes_no_copy() -> None:

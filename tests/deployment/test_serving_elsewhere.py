@@ -38,3 +38,20 @@ async def test_sglang_and_tensorrt_llm_serve_scale_and_go(operator: Operator) ->
         assert (await operator.show(deployed))["replicas"] == {"desired": 2, "ready": 2}
         assert (await operator.done("DELETE", path))["status"] == "SUCCEEDED"
         assert await operator.labelled(deployed) == []
+
+
+async def test_every_runtime_serves_on_a_share_and_on_two_whole_gpus_of_hami_nodes(
+    onboarder: Onboarder, gpu_cluster: KubernetesServer
+) -> None:
+    operator = Operator(onboarder, gpu_cluster, await onboarder.onboarded(gpu_cluster))
+    for runtime in ("vllm", "sglang", "tensorrt_llm"):
+        share = await operator.deployed("share", runtime=runtime, gpu_share={"memory_mib": 16_384})
+        pair = await operator.deployed("pair", runtime=runtime, tensor_parallel_size=2)
+        gpus = (await operator.user.client.get(f"/clusters/{operator.cluster_id}/gpus")).json()["items"]
+        assert sorted(use["memory_mib"] for one in gpus for use in one["gpu"]["used_by"] or ()) == [
+            16_384,
+            81_559,
+            81_559,
+        ]
+        for deployed in (share, pair):
+            assert (await operator.done("DELETE", f"/deployments/{deployed}"))["status"] == "SUCCEEDED"

@@ -7,13 +7,14 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import select
 
 from budcluster.deployment.attempts import Attempts
 from budcluster.deployment.models import Deployment, DeploymentStatus
 from budcluster.deployment.status import Damping
 from budcluster.deployment.watcher import DeploymentWatcher
 from budcluster.kit.clock import SystemClock
-from budcluster.operations.models import Claim, Operation, SubjectType
+from budcluster.operations.models import Claim, Operation, SubjectEvent, SubjectType
 from tests.deployment.live import Live, Obj, chatty, runtime, until, workload
 from tests.fixtures.app import client_of, quiet_service, running
 
@@ -72,6 +73,12 @@ async def test_a_deployment_that_becomes_ready_heals_and_a_lost_release_is_said(
         assert "somebody deleted it" in missing.diagnosis["detail"]
         failed = await until(look, lambda row: row.status is S.FAILED)
     assert not failed.servable
+    async with live.database.reading() as session:
+        told = (await session.scalars(select(SubjectEvent).order_by(SubjectEvent.id))).all()
+    assert [(event.subject_id, event.change, event.data["from"], event.data["to"]) for event in told] == [
+        (deployment_id, "status_changed", "FAILED", "RUNNING"),
+        (deployment_id, "status_changed", "RUNNING", "FAILED"),
+    ]
 
 
 async def test_an_edit_from_outside_is_said_and_zero_copies_do_not_run(live: Live) -> None:

@@ -63,6 +63,12 @@ REGISTER_JSON = (
 REGISTER_LEGACY = "GPU-0,10,81920,100,NVIDIA A100-SXM4-80GB,0,true:GPU-1,10,81920,100,NVIDIA A100-SXM4-80GB,1,false:"
 
 
+REGISTER_MIXED = (
+    '[{"id":"GPU-0","count":10,"devmem":81920,"devcore":100,"type":"NVIDIA A100-SXM4-80GB","health":true},'
+    '{"id":"GPU-1","index":1,"count":10,"devmem":15360,"devcore":100,"type":"NVIDIA-Tesla T4","health":true}]'
+)
+
+
 def a100x8() -> Node:
     """An EKS node with eight A100, everything installed."""
     return copy.deepcopy(_A100)
@@ -92,6 +98,23 @@ def t4_time_sliced() -> Node:
         "nvidia.com/gpu.memory": "15360",
         "nvidia.com/gpu.replicas": "4",
         "nvidia.com/gpu.sharing-strategy": "time-slicing",
+    }
+    return with_resources(node, {"nvidia.com/gpu": "4"})
+
+
+def l40s() -> Node:
+    """Four L40S, in a machine with an RDMA network."""
+    node = a100x8()
+    node["metadata"]["labels"] |= {
+        "nvidia.com/gpu.product": "NVIDIA-L40S",
+        "nvidia.com/gpu.count": "4",
+        "nvidia.com/gpu.memory": "46068",
+        "nvidia.com/gpu.family": "ada-lovelace",
+        "nvidia.com/gpu.compute.major": "8",
+        "nvidia.com/gpu.compute.minor": "9",
+        "nvidia.com/mig.capable": "false",
+        "feature.node.kubernetes.io/network-sriov.capable": "true",
+        "feature.node.kubernetes.io/custom-rdma.capable": "true",
     }
     return with_resources(node, {"nvidia.com/gpu": "4"})
 
@@ -146,6 +169,35 @@ def sapphire_rapids() -> Node:
     }
     node["metadata"]["labels"] = labels
     return with_resources(node, {})
+
+
+def genoa() -> Node:
+    """A node with AMD's processors and no GPU."""
+    node = sapphire_rapids()
+    labels = node["metadata"]["labels"]
+    for flag in ("AMXTILE", "AMXBF16"):
+        del labels["feature.node.kubernetes.io/cpu-cpuid." + flag]
+    labels |= {
+        "feature.node.kubernetes.io/cpu-model.vendor_id": "AMD",
+        "feature.node.kubernetes.io/cpu-model.family": "25",
+        "feature.node.kubernetes.io/cpu-model.id": "17",
+        "feature.node.kubernetes.io/cpu-cpuid.AVX512BF16": "true",
+    }
+    return node
+
+
+def max1550() -> Node:
+    """Two of Intel's data centre GPUs, each shared by five."""
+    node = with_labels(a100x8(), drop="nvidia.com/")
+    del node["metadata"]["labels"]["feature.node.kubernetes.io/pci-0302_10de.present"]
+    node["metadata"]["labels"] |= {
+        "feature.node.kubernetes.io/pci-0380_8086.present": "true",
+        "intel.feature.node.kubernetes.io/gpu": "true",
+        "gpu.intel.com/product": "Max_1550",
+        "gpu.intel.com/family": "Max_Series",
+        "gpu.intel.com/device.count": "2",
+    }
+    return with_resources(node, {"gpu.intel.com/i915": "0", "gpu.intel.com/xe": "10", "gpu.intel.com/monitoring": "1"})
 
 
 def hami(register: str = REGISTER_JSON) -> Node:

@@ -2,9 +2,10 @@
 
 import pytest
 
+from budcluster.cluster.activities import as_json
 from budcluster.hardware.pods import by_node
-from budcluster.hardware.profile import GpuPool, GpuVendor, Sharing
-from budcluster.hardware.reader import read_cluster, read_node
+from budcluster.hardware.profile import GpuPool, GpuVendor, PoolUse, Sharing
+from budcluster.hardware.reader import read_cluster, read_node, summarize
 from tests.hardware import nodes
 
 
@@ -139,6 +140,114 @@ def test_a_register_annotation_that_is_not_hamis_becomes_a_gap(text: str) -> Non
     assert any("hami.io/node-nvidia-register" in gap for gap in profile.gaps)
 
 
+def test_devices_of_two_kinds_under_hami_are_two_pools_each_with_its_own_free() -> None:
+    node = nodes.hami(nodes.REGISTER_MIXED)
+    pods = [
+        nodes.pod(node, "llm", allocated="GPU-0,NVIDIA,40960,0:;", nvidia_com__gpu="1"),
+        nodes.pod(node, "embed", allocated="GPU-1,NVIDIA,4096,0:;", nvidia_com__gpu="1"),
+        nodes.pod(node, "embed-2", allocated="GPU-1,NVIDIA,4096,0:;", nvidia_com__gpu="1"),
+    ]
+    profile = read_cluster([node], pods=pods)
+    assert [
+        (pool.model, pool.memory_mib, pool.physical, pool.advertised, pool.requested, pool.free)
+        for pool in profile.nodes[0].pools
+    ] == [("NVIDIA-A100-SXM4-80GB", 81920, 1, 10, 1, 9), ("Tesla-T4", 15360, 1, 10, 2, 8)]
+    assert [(m.model, m.physical, m.advertised, m.free) for m in profile.summary.by_model] == [
+        ("NVIDIA-A100-SXM4-80GB", 1, 10, 9),
+        ("Tesla-T4", 1, 10, 8),
+    ]
+
+
+def test_a_pod_whose_device_hami_does_not_tell_is_counted_once_and_is_free_in_no_pool() -> None:
+    node = nodes.hami(nodes.REGISTER_MIXED)
+    first, second = read_cluster([node], pods=[nodes.pod(node, "new", nvidia_com__gpu="2")]).nodes[0].pools
+    assert (first.requested, second.requested) == (2, 0)
+    assert (first.free, second.free) == (8, 8)
+
+
+def test_what_the_labels_say_of_the_first_device_is_not_said_of_another_kind() -> None:
+    node = nodes.hami(nodes.REGISTER_MIXED)
+    node["metadata"]["labels"] |= {"nvidia.com/gpu.compute.major": "8", "nvidia.com/gpu.compute.minor": "0"}
+    assert [pool.compute_capability for pool in read_node(node).pools] == [(8, 0), None]
+
+
+def test_two_kinds_on_the_bus_and_one_in_the_labels_are_of_no_known_model() -> None:
+    node = nodes.a100x8()
+    feature = nodes.feature_of(node, vendor="10de", device="20b2", cls="0302", count=4)
+    others = nodes.feature_of(node, vendor="10de", device="1eb8", cls="0302", count=4)
+    for found in (feature, others):
+        found["spec"]["features"]["instances"]["pci.device"]["elements"].pop()  # the network card
+    elements = feature["spec"]["features"]["instances"]["pci.device"]["elements"]
+    elements += others["spec"]["features"]["instances"]["pci.device"]["elements"]
+    profile = read_cluster([node], features=[feature]).nodes[0]
+    assert {(gpu.model, gpu.memory_mib) for gpu in profile.gpus} == {(None, None)}
+    assert _only(profile.pools).model is None
+    assert "PCI 1eb8, 20b2" in profile.gaps[0]
+    assert "NVIDIA-A100-SXM4-80GB" in profile.gaps[0]
+
+
+def test_devices_that_are_not_offered_are_unhealthy_and_which_ones_is_a_gap() -> None:
+    profile = read_cluster([nodes.with_resources(nodes.a100x8(), {"nvidia.com/gpu": "7"})])
+    assert (profile.summary.gpus, profile.summary.gpus_healthy) == (8, 7)
+    assert "1 of 8 devices are not offered to pods" in profile.nodes[0].gaps[0]
+
+
+def test_a_time_sliced_device_that_is_lost_is_missed_in_its_shares() -> None:
+    node = nodes.t4_time_sliced()
+    node["metadata"]["labels"]["nvidia.com/gpu.count"] = "2"
+    assert [gpu.healthy for gpu in read_node(node).gpus] == [True, False]
+
+
+def test_the_pods_behind_what_is_requested_are_named_where_no_device_tells_them() -> None:
+    node = nodes.a100x8()
+    pods = [nodes.pod(node, "llm", nvidia_com__gpu="2"), nodes.pod(node, "web", cpu="1")]
+    profile = read_cluster([node], pods=pods).nodes[0]
+    assert _only(profile.pools).used_by == (PoolUse("work", "llm", 2),)
+    assert profile.gpus[0].used_by is None
+
+
+def test_an_l40s_is_read_with_its_network() -> None:
+    profile = read_node(nodes.l40s())
+    assert {(gpu.model, gpu.memory_mib) for gpu in profile.gpus} == {("NVIDIA-L40S", 46068)}
+    assert _only(profile.pools).compute_capability == (8, 9)
+    assert (profile.network.sriov, profile.network.rdma) == (True, True)
+    assert (read_node(nodes.a100x8()).network.rdma, read_node({"metadata": {}}).network.rdma) == (False, None)
+
+
+def test_mps_and_renamed_shares_are_shares_of_the_physical_devices() -> None:
+    node = nodes.t4_time_sliced()
+    node["metadata"]["labels"]["nvidia.com/gpu.sharing-strategy"] = "mps"
+    assert _only(read_node(node).pools).sharing is Sharing.MPS
+    renamed = nodes.with_resources(node, {"nvidia.com/gpu": "0", "nvidia.com/gpu.shared": "4"})
+    pods = [nodes.pod(renamed, nvidia_com__gpu_shared="1")]
+    profile = read_cluster([renamed], pods=pods).nodes[0]
+    pool = _only(profile.pools)
+    assert (pool.resource, pool.physical, pool.advertised, pool.free) == ("nvidia.com/gpu.shared", 1, 4, 3)
+    assert [(gpu.healthy, gpu.shares) for gpu in profile.gpus] == [(True, 4)]
+
+
+def test_several_mig_profiles_and_a_whole_device_on_one_node_are_pools_of_their_own() -> None:
+    node = nodes.h100_mig_mixed()
+    node["metadata"]["labels"] |= {"nvidia.com/gpu.count": "2", "nvidia.com/mig-1g.10gb.memory": "9728"}
+    resources = {"nvidia.com/gpu": "1", "nvidia.com/mig-3g.40gb": "1", "nvidia.com/mig-1g.10gb": "4"}
+    node = nodes.with_resources(node, resources)
+    pods = [nodes.pod(node, "small", **{"nvidia_com__mig-1g_10gb": "3"})]
+    profile = read_cluster([node], pods=pods).nodes[0]
+    assert [(pool.resource, pool.memory_mib, pool.advertised, pool.free) for pool in profile.pools] == [
+        ("nvidia.com/gpu", 81559, 1, 1),
+        ("nvidia.com/mig-3g.40gb", 40320, 1, 1),
+        ("nvidia.com/mig-1g.10gb", 9728, 4, 1),
+    ]
+    assert len(profile.gpus) == 2
+
+
+def test_intels_gpus_are_counted_once_however_often_each_is_shared() -> None:
+    profile = read_node(nodes.max1550())
+    assert [(gpu.vendor, gpu.model, gpu.shares) for gpu in profile.gpus] == [(GpuVendor.INTEL, "Max_1550", 5)] * 2
+    pool = _only(profile.pools)
+    assert (pool.resource, pool.physical, pool.advertised) == ("gpu.intel.com/xe", 2, 10)
+
+
 def test_amd_and_gaudi_are_read_from_their_plugins() -> None:
     amd = read_node(nodes.mi300x8())
     assert {(gpu.vendor, gpu.model, gpu.memory_mib) for gpu in amd.gpus} == {
@@ -157,6 +266,12 @@ def test_a_cpu_node_has_no_gpu_and_names_its_matrix_units() -> None:
     assert (profile.gpus, profile.pools) == ((), ())
     assert profile.cpu.generation == "Sapphire Rapids"
     assert "AMXTILE" in profile.cpu.features
+
+
+def test_amds_processors_are_named_and_have_no_matrix_units() -> None:
+    profile = read_node(nodes.genoa())
+    assert (profile.gpus, profile.cpu.vendor, profile.cpu.generation) == ((), "AMD", "Genoa (Zen 4)")
+    assert profile.cpu.features == ("AVX512BF16", "AVX512F", "AVX512VNNI")
 
 
 @pytest.mark.parametrize("label", ["pci-10de.present", "pci-0300_10de.present", "pci-10de_20b2.present"])
@@ -191,6 +306,44 @@ def test_absurd_resources_become_gaps_and_never_numbers(value: str) -> None:
     profile = read_node(node)
     assert _only(profile.pools).advertised == 0
     assert any("nvidia.com/gpu" in gap for gap in profile.gaps)
+
+
+@pytest.mark.parametrize("value", ["9Ei", "1e25", "9223372036854775807Ki", "12E"])
+def test_more_memory_or_cores_than_any_node_has_is_a_gap_and_can_be_written_down(value: str) -> None:
+    node = nodes.a100x8()
+    node["status"]["capacity"] |= {"memory": value, "cpu": value}
+    profile = read_cluster([node, nodes.a100x8()])
+    assert (profile.nodes[0].memory_bytes, profile.nodes[0].cpu.cores) == (0, 0)
+    assert [gap.split(" is ")[0] for gap in profile.nodes[0].gaps] == ["resource cpu", "resource memory"]
+    assert as_json(profile)["summary"]["memory_bytes"] == 1176213676 * 1024
+
+
+def test_the_sum_of_memory_stops_at_what_can_be_written_down() -> None:
+    node = nodes.a100x8()
+    node["status"]["capacity"]["memory"] = "1Pi"
+    summary = summarize((read_node(node),) * 9000)
+    assert as_json(summary)["memory_bytes"] == 2**63 - 1
+
+
+def test_a_pod_that_asks_for_more_than_there_is_counts_as_a_pebibyte() -> None:
+    node = nodes.a100x8()
+    request = by_node([nodes.pod(node, memory="9Ei", cpu="1e30")])[node["metadata"]["name"]][0]
+    assert dict(request.resources) == {"memory": 2**50, "cpu": 2**50}
+
+
+def test_nodes_that_discovery_did_not_reach_are_named_with_the_reason() -> None:
+    tainted, idle, dead = nodes.a100x8(), nodes.sapphire_rapids(), nodes.sapphire_rapids()
+    idle["spec"] = {}
+    dead["status"]["conditions"] = []
+    for name, node in (("tainted", tainted), ("idle", idle), ("dead", dead)):
+        node["metadata"] |= {"name": name, "annotations": {}}
+    profile = read_cluster([nodes.a100x8(), tainted, idle, dead])
+    assert profile.gaps == (
+        "Node Feature Discovery has not finished on 3 of 4 nodes: tainted (its taint nvidia.com/gpu:NoSchedule may "
+        "keep the worker away), idle (no worker has reported from there), dead (it is not ready)",
+    )
+    assert "(its taint nvidia.com/gpu:NoSchedule may keep the worker away)" in profile.nodes[1].gaps[0]
+    assert read_cluster([nodes.a100x8()]).gaps == ()
 
 
 def test_a_node_without_anything_is_read_without_an_error() -> None:

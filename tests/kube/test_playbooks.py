@@ -38,12 +38,20 @@ _Marked.add_constructor("!unsafe", lambda loader, node: ("unsafe", loader.constr
 
 
 def test_every_string_is_data_at_any_depth() -> None:
-    document = {"note": NASTY[0], "claim": {"name": NASTY[1]}, "nodes": NASTY, "count": 3, "on": True, "none": None}
+    document = {
+        "note": NASTY[0],
+        "claim": {"name": NASTY[1]},
+        "nodes": NASTY,
+        "count": 3,
+        "on": True,
+        "none": None,
+        "empty": "",
+    }
     read = yaml.load(as_data(document), _Marked)
     assert read["note"] == ("unsafe", NASTY[0])
     assert read["claim"] == {"name": ("unsafe", NASTY[1])}
     assert read["nodes"] == [("unsafe", text) for text in NASTY]
-    assert (read["count"], read["on"], read["none"]) == (3, True, None)
+    assert (read["count"], read["on"], read["none"], read["empty"]) == (3, True, None, "")
 
 
 def failure_of(*told: dict[str, Any], stderr: str = "") -> PlaybookError:

@@ -15,7 +15,7 @@ from budcluster.cluster.models import Cluster, ClusterOrigin, ClusterProvider, C
 from budcluster.config import Settings
 from budcluster.credentials.ring import KeyRing
 from budcluster.credentials.vault import Vault
-from budcluster.kit.clock import SystemClock
+from budcluster.kit.clock import Clock, SystemClock
 from budcluster.kit.database import Database
 from budcluster.monitoring.inventory_keeper import Pace
 from budcluster.monitoring.inventory_watch import InventoryWatch, WatchPace
@@ -55,13 +55,13 @@ class Fleet:
             )
         return cluster_id
 
-    def watch(self, pace: WatchPace = FAST) -> InventoryWatch:
-        return InventoryWatch(self.database, self.access, SystemClock(), pace=pace)
+    def watch(self, pace: WatchPace = FAST, *, clock: Clock | None = None) -> InventoryWatch:
+        return InventoryWatch(self.database, self.access, clock or SystemClock(), pace=pace)
 
     @asynccontextmanager
-    async def watching(self, pace: WatchPace = FAST) -> AsyncIterator[InventoryWatch]:
+    async def watching(self, pace: WatchPace = FAST, *, clock: Clock | None = None) -> AsyncIterator[InventoryWatch]:
         """A replica that keeps inventories within this block."""
-        watch = self.watch(pace)
+        watch = self.watch(pace, clock=clock)
         task = asyncio.create_task(watch.run())
         try:
             yield watch

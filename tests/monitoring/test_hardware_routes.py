@@ -5,12 +5,14 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import inspect, text, update
 
 from budcluster.cluster.activities import as_json
 from budcluster.cluster.models import Cluster
+from budcluster.hardware import inventory
 from budcluster.hardware.models import AddonName, AddonOwner, AddonState, ClusterAddon
 from budcluster.hardware.reader import read_cluster
+from budcluster.hardware.survey import survey
 from sandbox.kubernetes.server import KubernetesServer
 from tests.hardware.nodes import a100x8, hami, pod, sapphire_rapids
 from tests.monitoring.fleet import Fleet, put_node, put_pod
@@ -30,6 +32,7 @@ async def cluster_id(fleet: Fleet, server: KubernetesServer) -> UUID:
     put_node(server, sapphire_rapids(), name="cpu-2")
     held = pod(hami(), "llm", allocated="GPU-0,NVIDIA,20480,30:;", nvidia_com__gpu="1")
     put_pod(server, held, node=shared)
+    put_pod(server, pod(a100x8(), "train", nvidia_com__gpu="3"), node="gpu-whole")
     cluster_id = await fleet.add(server)
     async with fleet.watching():
         await complete(fleet, cluster_id)
@@ -81,6 +84,10 @@ async def test_each_gpu_is_listed_once_with_what_is_free_of_it(client: httpx.Asy
     assert shared["used_by"] == [
         {"namespace": "default", "pod": "llm", "memory_mib": 20480, "cores_percent": 30},
     ]
+    assert (gpus[2]["gpu"]["used_by"], gpus[2]["pool_used_by"]) == (
+        None,
+        [{"namespace": "default", "pod": "train", "count": 3}],
+    )
     only = await all_of(client, f"/clusters/{cluster_id}/gpus", node="gpu-shared")
     assert len(only) == 2
 
@@ -112,6 +119,28 @@ async def test_hardware_tells_what_was_detected_and_what_is_there_now(
     assert answer["now"]["nodes"] == 4
     assert answer["now"]["nodes_schedulable"] == 3
     assert [(model["physical"], model["healthy"]) for model in answer["now"]["by_model"]] == [(10, 9)]
+
+
+async def test_a_survey_finds_what_the_inventory_finds(
+    fleet: Fleet, server: KubernetesServer, cluster_id: UUID
+) -> None:
+    async with fleet.access.open(cluster_id, operation="look") as door:
+        surveyed = await survey(door.client)
+    async with fleet.database.reading() as session:
+        kept = await inventory.profile(session, cluster_id)
+    assert surveyed.summary == kept.summary
+    assert sorted(surveyed.nodes, key=lambda node: node.name) == sorted(kept.nodes, key=lambda node: node.name)
+    assert surveyed.gaps == (
+        "Node Feature Discovery's objects cannot be read; devices were counted from labels and resources",
+    )
+
+
+async def test_the_profile_of_thousands_of_nodes_is_loaded_by_nobody_who_does_not_ask(
+    fleet: Fleet, cluster_id: UUID
+) -> None:
+    async with fleet.database.reading() as session:
+        cluster = await session.get(Cluster, cluster_id)
+    assert "hardware_profile" in inspect(cluster).unloaded
 
 
 async def test_add_ons_are_listed_with_their_owner(client: httpx.AsyncClient, fleet: Fleet, cluster_id: UUID) -> None:

@@ -1,5 +1,7 @@
 """Health follows what happens to a cluster, without flapping, and heals by itself."""
 
+import time
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,11 +14,22 @@ from budcluster.hardware.models import AddonName, AddonOwner, AddonState, Cluste
 from budcluster.hardware.reader import read_cluster
 from budcluster.kit.clock import SystemClock
 from budcluster.monitoring.health import HealthChecks
+from budcluster.operations.models import SubjectEvent
 from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer
 from tests.hardware.nodes import a100x8, sapphire_rapids, with_labels, with_resources
 from tests.monitoring.fleet import Fleet, change, put, put_node, until
 from tests.monitoring.test_inventory import complete, nodes_of, not_ready
+
+
+class ClockAt:
+    """A clock that stands."""
+
+    def __init__(self, at: datetime) -> None:
+        self._at = at
+
+    def now(self) -> datetime:
+        return self._at
 
 
 def checks(fleet: Fleet, *, deadline_s: float = 5.0) -> HealthChecks:
@@ -62,6 +75,48 @@ async def test_a_cluster_goes_and_comes_back_and_each_change_is_told_once(
         ("HEALTHY", "UNREACHABLE"),
         ("UNREACHABLE", "HEALTHY"),
     ]
+
+
+async def test_each_change_waits_in_the_outbox_with_what_it_was_and_is(fleet: Fleet, server: KubernetesServer) -> None:
+    put_node(server, sapphire_rapids())
+    cluster_id = await fleet.add(server)
+    async with fleet.watching():
+        await complete(fleet, cluster_id)
+        await checks(fleet).run()
+    async with fleet.database.reading() as session:
+        told = (await session.scalars(select(SubjectEvent).order_by(SubjectEvent.id))).all()
+        version = await session.scalar(select(Cluster.kubernetes_version))
+    assert [(event.subject_id, event.change) for event in told] == [
+        (cluster_id, "health_changed"),
+        (cluster_id, "version_changed"),
+    ]
+    assert told[0].data == {
+        "id": str(cluster_id), "name": "lab", "from": "UNKNOWN", "to": "HEALTHY", "reasons": []
+    }  # fmt: skip
+    assert (told[1].data["from"], told[1].data["to"]) == (None, version)
+    assert version is not None
+    assert version.startswith("v1.")
+
+
+async def test_a_server_certificate_that_ends_soon_is_warned_of(fleet: Fleet, server: KubernetesServer) -> None:
+    cluster_id = await fleet.add(server)
+    async with fleet.access.open(cluster_id, operation="look") as door:
+        await door.client.read("/version")
+        end = door.client.certificate_ends_at
+    assert end is not None
+    shortly = HealthChecks(fleet.database, fleet.access, ClockAt(end - timedelta(days=3)))
+    for _ in range(2):
+        await shortly.run()
+    assert "certificate-expires" in (await shown(fleet, cluster_id))[1]
+
+
+async def test_many_dead_clusters_cost_one_deadline_together(fleet: Fleet, server: KubernetesServer) -> None:
+    ids = [await fleet.add(server, name=f"dead-{number}") for number in range(40)]
+    with server.fault(Fault("latency", seconds=30)):
+        begun = time.monotonic()
+        await checks(fleet, deadline_s=2.0).run()
+        assert time.monotonic() - begun < 2 * 2.0 + 1
+    assert {(await shown(fleet, one))[0] for one in ids} == {ClusterHealth.UNKNOWN}
 
 
 async def test_health_leaves_the_version_of_the_cluster_alone(fleet: Fleet, server: KubernetesServer) -> None:

@@ -1,7 +1,10 @@
 """The inventory follows a cluster through everything that happens to it, and says how fresh it is."""
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,16 +13,42 @@ from sqlalchemy import delete, literal_column, select, text, update
 from budcluster.cluster.models import Cluster, ClusterStatus
 from budcluster.hardware import inventory
 from budcluster.hardware.inventory import Freshness
+from budcluster.hardware.labels import MOST, MOST_IN_SUM
 from budcluster.hardware.models import InventoryNode, InventoryState
 from budcluster.hardware.profile import NodeProfile
+from budcluster.kit.clock import SystemClock
 from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer
-from tests.hardware.nodes import a100x8, hami, pod, sapphire_rapids
-from tests.monitoring.fleet import Fleet, change, put_node, put_pod, remove, until
+from tests.hardware.nodes import a100x8, feature_of, hami, pod, sapphire_rapids
+from tests.monitoring.fleet import FAST, Fleet, change, put, put_node, put_pod, remove, until
 
 _XMIN = literal_column("xmin::text")
 """PostgreSQL's mark of the transaction that wrote a row last."""
+_NODE_FEATURES = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "nodefeatures.nfd.k8s-sigs.io"},
+    "spec": {
+        "group": "nfd.k8s-sigs.io",
+        "names": {"kind": "NodeFeature", "plural": "nodefeatures"},
+        "scope": "Namespaced",
+        "versions": [
+            {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}
+        ],
+    },
+}
 _SOON = text("now() + interval '1 minute'")
+
+
+class StoppableClock(SystemClock):
+    """A clock that fails when told to: it stands for whatever the service does not expect."""
+
+    is_broken = False
+
+    def now(self) -> datetime:
+        if self.is_broken:
+            raise ArithmeticError
+        return super().now()
 
 
 def nodes_of(fleet: Fleet, cluster_id: UUID) -> Callable[[], Awaitable[dict[str, NodeProfile]]]:
@@ -236,3 +265,72 @@ async def test_absurd_labels_do_not_stop_the_others(fleet: Fleet, server: Kubern
         nodes = await nodes_of(fleet, cluster_id)()
     assert len(nodes["sound"].gpus) == 8
     assert any("'minus-one'" in gap for gap in nodes["absurd"].gaps)
+
+
+async def test_an_absurd_pod_or_node_does_not_stop_the_inventory(fleet: Fleet, server: KubernetesServer) -> None:
+    name = put_node(server, a100x8())
+    put_pod(server, pod(a100x8(), "sane", memory="2Gi", nvidia_com__gpu="1"), node=name)
+    for number in range(9):
+        put_pod(server, pod(a100x8(), f"absurd-{number}", memory="9Ei", cpu="1e30", nvidia_com__gpu="1e25"), node="")
+    greedy = a100x8()
+    greedy["status"]["allocatable"] |= {"memory": "9Ei", "cpu": "1e25"}
+    put_node(server, greedy, name="greedy")
+    cluster_id = await fleet.add(server)
+    async with fleet.watching():
+        await complete(fleet, cluster_id)
+        nodes = await nodes_of(fleet, cluster_id)()
+        async with fleet.database.reading() as session:
+            sums = await inventory.totals(session, cluster_id)
+    assert nodes[name].pools[0].free == 7
+    assert any("'9Ei', which is more than any node has" in gap for gap in nodes["greedy"].gaps)
+    assert sums.memory_bytes == nodes[name].allocatable_memory_bytes
+    assert sums.memory_requested_bytes == 9 * MOST + (2 << 30)
+
+
+async def test_sums_over_more_than_a_bigint_holds_are_cut(fleet: Fleet, server: KubernetesServer) -> None:
+    for name in ("node-1", "node-2"):
+        put_node(server, sapphire_rapids(), name=name)
+    cluster_id = await fleet.add(server)
+    async with fleet.watching():
+        await complete(fleet, cluster_id)
+    async with fleet.database.writing() as session:
+        await session.execute(update(InventoryNode).values(memory_bytes=MOST_IN_SUM))
+    async with fleet.database.reading() as session:
+        assert (await inventory.totals(session, cluster_id)).memory_bytes == MOST_IN_SUM
+
+
+async def test_an_inventory_that_fails_by_itself_says_so_rests_and_recovers(
+    fleet: Fleet, server: KubernetesServer
+) -> None:
+    put_node(server, sapphire_rapids(), name="node-1")
+    cluster_id = await fleet.add(server)
+    clock = StoppableClock()
+    async with fleet.watching(replace(FAST, rest_s=0.5), clock=clock) as watch:
+        await complete(fleet, cluster_id)
+        clock.is_broken = True
+        failed = await until(state_of(fleet, cluster_id), lambda state: state.problem is not None)
+        assert "failed on something that the cluster told (ArithmeticError)" in (failed.problem or "")
+        assert not watch.kept
+        assert (await nodes_of(fleet, cluster_id)()).keys() == {"node-1"}
+        clock.is_broken = False
+        await complete(fleet, cluster_id)
+
+
+async def test_node_features_that_are_removed_do_not_disturb_the_nodes(fleet: Fleet, server: KubernetesServer) -> None:
+    name = put_node(server, a100x8())
+    server.call(lambda: server.cluster.store.create(copy.deepcopy(_NODE_FEATURES)))
+    feature = feature_of(a100x8(), vendor="10de", device="20b2", cls="0302", count=8, numa="4")
+    kind = {"apiVersion": "nfd.k8s-sigs.io/v1alpha1", "kind": "NodeFeature"}
+    put(server, {**feature, **kind, "metadata": {**feature["metadata"], "namespace": "default"}})
+    cluster_id = await fleet.add(server)
+    look = nodes_of(fleet, cluster_id)
+    async with fleet.watching():
+        await until(look, lambda nodes: bool(nodes) and nodes[name].numa_nodes == 4)
+        server.call(
+            lambda: server.cluster.store.delete("CustomResourceDefinition", None, "nodefeatures.nfd.k8s-sigs.io")
+        )
+        server.cut_watches()
+        await until(look, lambda nodes: nodes[name].numa_nodes is None)
+        put_node(server, sapphire_rapids(), name="later")
+        await until(look, lambda nodes: "later" in nodes)
+        assert (await state_of(fleet, cluster_id)()).problem is None

@@ -35,6 +35,7 @@ def test_a_cluster_without_any_reason_is_healthy() -> None:
         (replace(WELL, inventory_as_of=NOW - timedelta(minutes=3)), DEGRADED, "inventory-old"),
         (replace(WELL, inventory_as_of=None), DEGRADED, "inventory-old"),
         (replace(WELL, credential_expires_at=NOW + timedelta(days=29)), HEALTHY, "credential-expires"),
+        (replace(WELL, certificate_expires_at=NOW + timedelta(days=29)), HEALTHY, "certificate-expires"),
     ],
 )
 def test_each_fact_has_its_reason(sight: Sight, health: ClusterHealth, code: str) -> None:
@@ -42,8 +43,9 @@ def test_each_fact_has_its_reason(sight: Sight, health: ClusterHealth, code: str
     assert (seen, [reason.code for reason in reasons]) == (health, [code])
 
 
-def test_a_credential_that_lasts_is_not_mentioned() -> None:
-    assert verdict(replace(WELL, credential_expires_at=NOW + timedelta(days=31)), now=NOW)[1] == ()
+def test_a_credential_or_certificate_that_lasts_is_not_mentioned() -> None:
+    later = NOW + timedelta(days=31)
+    assert verdict(replace(WELL, credential_expires_at=later, certificate_expires_at=later), now=NOW)[1] == ()
 
 
 def test_long_lists_of_names_are_cut() -> None:

@@ -122,6 +122,24 @@ async def test_a_run_that_lost_its_lease_is_ended(database: Database, notices: N
         await eventually(has_ended)
 
 
+async def test_an_interval_counts_from_the_start_of_a_run_however_long_that_takes(
+    database: Database, notices: Notices
+) -> None:
+    work = Counted(0.5)
+    scheduler = _scheduler(database, notices, Job("steady", timedelta(hours=1), work))
+    async with _running(scheduler):
+
+        async def has_finished() -> bool:
+            return (await scheduler.health())[0].last_finished_at is not None
+
+        await eventually(has_finished)
+    async with database.reading() as session:
+        told = "select due_at - last_started_at, last_finished_at - last_started_at from periodic_runs"
+        until_due, took = (await session.execute(text(told))).one()
+    assert until_due == timedelta(hours=1)
+    assert took >= timedelta(seconds=0.5)
+
+
 async def test_a_missed_run_is_seen(database: Database, notices: Notices) -> None:
     async with database.writing() as session:
         await session.execute(

@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 from sqlalchemy import select, update
 
 from budcluster.kit.database import Database
-from budcluster.operations.models import EventType, OperationEvent, StepStatus
+from budcluster.operations import outbox
+from budcluster.operations.models import EventType, OperationEvent, StepStatus, SubjectType
 from budcluster.operations.publisher import BrokerUnavailable, Publisher
 from tests.fixtures.app import SettingsMaker
 from tests.operations.desk import Desk
@@ -154,6 +156,31 @@ async def test_an_event_whose_answer_was_lost_is_sent_again_with_the_same_id(
     clock.at += timedelta(seconds=2)
     await publisher.publish()
     assert [event["id"] for event in sidecar.taken] == [f"{operation_id}-1"] * 2
+
+
+async def test_changes_of_clusters_and_deployments_are_published_beside_operations_and_in_order(
+    desk: Desk, database: Database, publisher: Publisher, sidecar: SidecarTwin, clock: MovableClock
+) -> None:
+    cluster_id = uuid4()
+    await _some_work(desk, changes=0)
+    for health in ("UNREACHABLE", "HEALTHY"):
+        async with database.writing() as session:
+            await outbox.tell(
+                session, SubjectType.CLUSTER, cluster_id, name="lab", change="health_changed", facts={"to": health}
+            )
+    sidecar.refuse_after = 1
+    with pytest.raises(BrokerUnavailable):
+        await publisher.publish()
+    sidecar.refuse_after = None
+    clock.at += timedelta(seconds=2)
+    await publisher.publish()
+    told = [event for event in sidecar.taken if event["subject"] == str(cluster_id)]
+    assert [event["data"]["to"] for event in told] == ["UNREACHABLE", "HEALTHY"]
+    assert {(event["type"], event["source"]) for event in told} == {
+        ("budcluster.cluster.health_changed", f"/clusters/{cluster_id}")
+    }
+    assert int(told[0]["sequence"]) < int(told[1]["sequence"])
+    assert await publisher.publish() == "0 published"
 
 
 async def test_log_lines_are_not_published(desk: Desk, database: Database, publisher: Publisher) -> None:

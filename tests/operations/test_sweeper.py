@@ -1,13 +1,16 @@
 """Rows and workflows brought to agree."""
 
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
+from sqlalchemy import select, update
 
 from budcluster.kit.clock import SystemClock
 from budcluster.kit.database import Database
+from budcluster.operations import outbox
 from budcluster.operations.ledger import Ledger
-from budcluster.operations.models import Operation, OperationStatus, StepStatus
+from budcluster.operations.models import Operation, OperationStatus, StepStatus, SubjectEvent, SubjectType
 from budcluster.operations.retention import Retention
 from budcluster.operations.sweeper import Sweeper
 from tests.operations.desk import DemoWorkflow, Desk, EngineTwin, cluster
@@ -137,3 +140,15 @@ async def test_old_operations_and_their_histories_go_and_young_ones_stay(
     assert await Retention(database, engine, timedelta(days=90)).purge() == "1 removed"
     assert set(engine.instances) == {young.instance_id, running.instance_id}
     assert await _status(desk, young) is OperationStatus.SUCCEEDED
+
+
+async def test_old_events_of_clusters_go_and_young_ones_stay(database: Database, engine: EngineTwin) -> None:
+    async with database.writing() as session:
+        for days in (91, 89):
+            facts = {"days": days}
+            await outbox.tell(session, SubjectType.CLUSTER, uuid4(), name="lab", change="health_changed", facts=facts)
+            mine = update(SubjectEvent).where(SubjectEvent.data["days"].as_integer() == days)
+            await session.execute(mine.values(created_at=SystemClock().now() - timedelta(days=days)))
+    await Retention(database, engine, timedelta(days=90)).purge()
+    async with database.reading() as session:
+        assert [event.data["days"] for event in await session.scalars(select(SubjectEvent))] == [89]

@@ -8,16 +8,15 @@ from uuid import UUID
 
 from budcluster.kube.door import Door
 from budcluster.kube.errors import Forbidden, NotFound
+from budcluster.kube.grants import narrow_rules
 from budcluster.kube.kubeconfig import Kubeconfig
-from budcluster.kube.ownership import ACCOUNT, SYSTEM_NAMESPACE, TOKEN_SECRET
+from budcluster.kube.ownership import OWNED, SYSTEM_NAMESPACE, TOKEN_SECRET
 from budcluster.kube.playbooks import TaskSink
-from budcluster.kube.resources import NAMESPACES, Resource
+from budcluster.kube.resources import NAMESPACES, SECRETS
 from budcluster.kube.versions import OLDEST_SUPPORTED
-from budcluster.provisioning.adoption import CLAIMS
 
-TASKS: Final = 9
+TASKS: Final = 11
 """Tasks of the playbook, for the progress."""
-_SECRETS: Final = Resource("", "v1", "secrets")
 _TIMEOUT_S: Final = 600.0
 
 
@@ -26,17 +25,27 @@ class TokenMissing(Exception):
 
 
 async def prepare(
-    door: Door, *, cluster_id: UUID, name: str, manage_addons: bool, on_task: TaskSink | None = None
+    door: Door,
+    *,
+    cluster_id: UUID,
+    name: str,
+    manage_addons: bool,
+    models_namespace: str,
+    on_task: TaskSink | None = None,
 ) -> Kubeconfig:
     """Make namespace, definitions and service account; the kubeconfig of that account, with the same server and CA.
 
-    Idempotent. Raises PlaybookError, KubeError, TokenMissing.
+    Without `manage_addons` the account may serve models in `models_namespace`, and is no administrator. Idempotent.
+
+    Raises PlaybookError, KubeError, TokenMissing.
     """
     variables = {
         "system_namespace": SYSTEM_NAMESPACE,
         "manage_addons": manage_addons,
         "oldest_minor": OLDEST_SUPPORTED.minor,
         "claim": {"cluster": str(cluster_id), "name": name},
+        "models_namespace": models_namespace,
+        **narrow_rules(),
     }
     await door.play("onboard.yml", variables=variables, timeout_s=_TIMEOUT_S, on_task=on_task)
     return replace(
@@ -51,7 +60,7 @@ async def prepare(
 
 async def _token(door: Door) -> str:
     try:
-        secret = await door.client.get(_SECRETS, TOKEN_SECRET, namespace=SYSTEM_NAMESPACE)
+        secret = await door.client.get(SECRETS, TOKEN_SECRET, namespace=SYSTEM_NAMESPACE)
         return base64.b64decode(secret["data"]["token"], validate=True).decode()
     except NotFound as error:
         raise TokenMissing("The Secret of the service account does not exist.") from error
@@ -61,27 +70,17 @@ async def _token(door: Door) -> str:
         ) from error
 
 
-async def clean_up(door: Door, *, manage_addons: bool) -> list[str]:
-    """Take away what `prepare` made; what is absent is success. Gives what our rights do not reach. Raises KubeError.
+async def clean_up(door: Door) -> list[str]:
+    """Take away what `prepare` made: all of it belongs to one namespace, and goes with it. What is absent is success.
 
-    The binding goes last: with it goes our own right to do anything.
+    Gives what our rights do not reach. Raises KubeError.
     """
-    binding = ACCOUNT if manage_addons else "budcluster-narrow"
-    traces = (
-        (CLAIMS, "this-cluster"),
-        (Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions"), "claims.budcluster.io"),
-        (NAMESPACES, SYSTEM_NAMESPACE),
-        *(((_rbac("clusterroles"), ACCOUNT),) if manage_addons else ()),
-        (_rbac("clusterrolebindings"), binding),
-    )
-    left = [] if manage_addons else [f"ClusterRole {ACCOUNT}, which is bound to nobody"]
-    for resource, name in traces:
-        try:
-            await door.client.delete(resource, name)
-        except Forbidden:
-            left.append(f"{resource} {name}")
-    return left
-
-
-def _rbac(plural: str) -> Resource:
-    return Resource("rbac.authorization.k8s.io", "v1", plural)
+    try:
+        found = await door.client.get(NAMESPACES, SYSTEM_NAMESPACE)
+        if OWNED.items() <= (found["metadata"].get("labels") or {}).items():
+            await door.client.delete(NAMESPACES, SYSTEM_NAMESPACE)
+    except NotFound:
+        return []
+    except Forbidden as error:
+        return [f"namespace {SYSTEM_NAMESPACE} and what belongs to it ({error})"]
+    return []

@@ -37,5 +37,5 @@ release: {{ .root.Release.Name | quote }}
 {{- end }}
 
 {{- define "kps.image" -}}
-{{ .image.registry }}/{{ .image.repository }}:{{ default .tag .image.tag }}
+{{ default .image.registry .root.Values.global.imageRegistry }}/{{ .image.repository }}:{{ default .tag .image.tag }}
 {{- end }}

@@ -53,7 +53,9 @@ def daemonset(policy: Obj, operand: Operand, namespace: str) -> Obj:
     section = spec.get(operand.section) or {}
     image = f"{section.get('repository', 'nvcr.io/nvidia')}/{section.get('image', operand.gate)}"
     labels = {"app": operand.daemonset, **(common.get("labels") or {})}
-    fingerprint = short_hash(json.dumps([section, spec.get("mig")], sort_keys=True))
+    # Discovery reads the plugin's configuration, too: it says on the node how GPUs are shared.
+    shared = (spec.get("devicePlugin") or {}).get("config") if operand.section == "gfd" else None
+    fingerprint = short_hash(json.dumps([section, spec.get("mig"), shared], sort_keys=True))
     container: Obj = {
         "name": f"{operand.daemonset}-ctr",
         "image": f"{image}:{section.get('version', 'latest')}",

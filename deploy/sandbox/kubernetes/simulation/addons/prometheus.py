@@ -100,6 +100,8 @@ class Prometheus(Program):
             return [({}, 100 * used / (used + free))]
         elif "FB_USED" in query or "FB_FREE" in query:
             values = [(load, float(load.used_mib if "FB_USED" in query else load.free_mib)) for load in loads]
+        elif "XID_ERRORS" in query:
+            values = [(load, 0.0) for load in loads]
         else:
             return []
         if re.match(r"\s*(avg|sum)\s*\(", query) and " by" not in query:
@@ -112,9 +114,9 @@ class Prometheus(Program):
         if not loads:
             return []
         is_cpu = "node_cpu" in query
-        if query.startswith("sum(rate(node_cpu_seconds_total"):
+        if re.match(r"sum\((max by \([a-z, ]+\) \()?rate\(node_cpu_seconds_total", query):
             return [({}, sum(load.busy * load.cores for load in loads))]
-        if query.startswith("sum(node_memory_MemTotal_bytes") and "/" not in query:
+        if re.match(r"sum\((max by \(instance\) \()?node_memory_MemTotal_bytes", query) and "/" not in query:
             return [({}, float(sum(load.memory - load.available for load in loads)))]
         factor = 100 if "100" in query else 1
         if re.search(r"(instance|node):node_", query):

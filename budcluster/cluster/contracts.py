@@ -1,0 +1,17 @@
+"""What the workflows of clusters are given beside the ids of their operation."""
+
+from budcluster.operations.contracts import OperationPayload
+
+
+class OnboardingPayload(OperationPayload):
+    """An onboarding."""
+
+    take_over: bool = False
+    """Go on although another budcluster says that it manages the cluster."""
+
+
+class SharingPayload(OperationPayload):
+    """A change of how GPUs are handed out."""
+
+    force: bool = False
+    """Whether GPUs may be taken from running pods."""

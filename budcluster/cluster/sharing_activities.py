@@ -1,0 +1,148 @@
+"""The GPU stack of NVIDIA nodes, and who hands out the GPUs: `hardware.sharing` chooses, this acts on it."""
+
+from dataclasses import replace
+from uuid import UUID
+
+from budcluster.cluster.addon_steps import AddonSteps, Work
+from budcluster.cluster.contracts import SharingPayload
+from budcluster.durable.execution import Execution
+from budcluster.hardware import gpu_operator, hami, installer, sharing
+from budcluster.hardware.addons import Surroundings
+from budcluster.hardware.catalogue import Catalogue
+from budcluster.hardware.models import AddonOwner, AddonState
+from budcluster.hardware.profile import Sharing
+from budcluster.hardware.sharing import Seen, Server, SharingRefused
+from budcluster.kube.door import Door
+from budcluster.operations.contracts import OperationPayload
+from budcluster.operations.journal import StepJournal
+
+
+class SharingActivities:
+    """Installing the GPU operator and HAMi, and changing how GPUs are handed out."""
+
+    def __init__(self, steps: AddonSteps, catalogue: Catalogue) -> None:
+        self._steps = steps
+        self._operator = catalogue.gpu_operator
+        self._hami = catalogue.hami
+
+    async def install_gpu_operator(self, payload: OperationPayload, _: Execution) -> None:
+        """Drivers and plugins, where there are NVIDIA GPUs."""
+        if await self._steps.has_nvidia(payload, "install_gpu_operator"):
+            work = self._bringing_operator(payload.subject_id, force=False, strict=False)
+            await self._steps.install(payload, "install_gpu_operator", self._operator, work)
+
+    async def align_gpu_operator(self, payload: SharingPayload, _: Execution) -> None:
+        """The same for somebody who asked for another sharing: a choice that cannot be followed changes nothing."""
+        if await self._steps.has_nvidia(payload, "install_gpu_operator"):
+            work = self._bringing_operator(payload.subject_id, force=payload.force, strict=True)
+            await self._steps.install(payload, "install_gpu_operator", self._operator, work, optional=False)
+
+    async def install_hami(self, payload: OperationPayload, _: Execution) -> None:
+        """Shares of GPUs as the cluster's choice says; a cluster is taken into service without them, too."""
+        await self._share(payload, force=False, optional=True)
+
+    async def change_sharing(self, payload: SharingPayload, _: Execution) -> None:
+        """The same for somebody who asked for just this: what cannot be done fails."""
+        await self._share(payload, force=payload.force, optional=False)
+
+    def _bringing_operator(self, cluster_id: UUID, *, force: bool, strict: bool) -> Work:
+        async def work(door: Door, about: Surroundings, step: StepJournal) -> str:
+            seen = await self._look(door)
+            choice = sharing.choose(about.sharing, seen, force=force)
+            if choice.refused and strict:
+                raise SharingRefused(choice.said)
+            if choice.refused and seen.operator is AddonOwner.OURS:
+                return f"It stays as it is: {choice.said}"
+            if not choice.refused and choice.server is not Server.HAMI:
+                # Before NVIDIA's own plugin comes: two plugins must never offer nvidia.com/gpu at once.
+                await self._remove_hami(cluster_id, door)
+            step.percent(20)
+            return await self._bring_operator(cluster_id, door, replace(about, plugin=choice.server is Server.OPERATOR))
+
+        return work
+
+    async def _bring_operator(self, cluster_id: UUID, door: Door, about: Surroundings) -> str:
+        found = await self._steps.ensure(cluster_id, self._operator, door, about)
+        said = found.said(self._operator)
+        if found.owner is AddonOwner.OTHER:
+            return said
+        timeout_s = self._steps.settings.install_timeout_s
+        ready = await gpu_operator.wait_until_ready(door.client, timeout_s=timeout_s)
+        return f"{said} {ready[0].upper()}{ready[1:]}."
+
+    async def _share(self, payload: OperationPayload, *, force: bool, optional: bool) -> None:
+        cluster_id = payload.subject_id
+
+        async def work(door: Door, about: Surroundings, step: StepJournal) -> str:
+            seen = await self._look(door)
+            choice = sharing.choose(about.sharing, seen, force=force)
+            if choice.refused:
+                raise SharingRefused(choice.said)
+            if choice.server is Server.HAMI:
+                await self._make_room(cluster_id, door, about, seen)
+                return await self._bring_hami(cluster_id, door, about, step)
+            await self._remove_hami(cluster_id, door)
+            if seen.hami is AddonOwner.OTHER:
+                found = await installer.find(self._hami, door)
+                await self._steps.record(cluster_id, self._hami, AddonState.READY, found=found)
+            if choice.server is Server.OPERATOR and seen.operator is None:
+                raise SharingRefused("Nobody hands out GPUs: the GPU operator, whose plugin would, is not installed.")
+            if choice.server is Server.OPERATOR and not seen.operator_serves:
+                await self._bring_operator(cluster_id, door, replace(about, plugin=True))
+            return choice.said
+
+        async def instead(door: Door, about: Surroundings, error: Exception) -> str:
+            if isinstance(error, SharingRefused):
+                return ""
+            return await self._hand_out_whole(cluster_id, door, about, force=force)
+
+        if await self._steps.has_nvidia(payload, "install_hami"):
+            await self._steps.install(payload, "install_hami", self._hami, work, optional=optional, instead=instead)
+
+    async def _make_room(self, cluster_id: UUID, door: Door, about: Surroundings, seen: Seen) -> None:
+        """See that nobody offers GPUs before HAMi does. Raises SharingRefused."""
+        if seen.operator_serves:  # its own step failed, or HAMi failed before
+            await self._bring_operator(cluster_id, door, replace(about, plugin=False))
+        if seen.hami is None and (node := await hami.still_offering(door.client)):
+            raise SharingRefused(
+                f"Something that is none of the known plugins offers nvidia.com/gpu on {node}, such as one in the "
+                "node's image; switch it off, then try again."
+            )
+
+    async def _bring_hami(self, cluster_id: UUID, door: Door, about: Surroundings, step: StepJournal) -> str:
+        def on_progress(done: int, of: int) -> None:
+            step.percent(50 + 45 * done / max(1, of), detail=f"{done} of {of} GPU nodes")
+
+        await hami.mark_nodes(door)
+        step.percent(30)
+        found = await self._steps.ensure(cluster_id, self._hami, door, about)
+        timeout_s = self._steps.settings.install_timeout_s
+        registered = await hami.wait_until_registered(door.client, timeout_s=timeout_s, on_progress=on_progress)
+        said = found.said(self._hami)
+        if registered.left_out:
+            said = f"{said} Without shares: {hami.some(registered.left_out)}."
+            await self._steps.record(cluster_id, self._hami, AddonState.READY, found=found, detail=said)
+        return said
+
+    async def _hand_out_whole(self, cluster_id: UUID, door: Door, about: Surroundings, *, force: bool) -> str:
+        """What to do where HAMi fails: GPUs that nobody hands out are of no use to anybody."""
+        if await hami.is_working(door.client):
+            return "What was there before works, and stays."
+        seen = await self._look(door)
+        choice = sharing.choose(Sharing.NONE, seen, force=force)
+        if choice.refused:
+            return f"It stays as it is: {choice.said}"
+        await self._remove_hami(cluster_id, door)
+        if choice.server is Server.OPERATOR and not seen.operator_serves:
+            if node := await hami.still_offering(door.client):
+                return f"GPUs are handed out by something else, on {node} for one."
+            await self._bring_operator(cluster_id, door, replace(about, sharing=Sharing.NONE, plugin=True))
+        return choice.said
+
+    async def _remove_hami(self, cluster_id: UUID, door: Door) -> None:
+        await installer.remove(self._hami, door, timeout_s=self._steps.settings.install_timeout_s)
+        await hami.unmark_nodes(door)
+        await self._steps.forget(cluster_id, self._hami.name)
+
+    async def _look(self, door: Door) -> Seen:
+        return await sharing.look(door, hami=self._hami, operator=self._operator)

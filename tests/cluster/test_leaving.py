@@ -1,0 +1,117 @@
+"""What deletion takes away, when it keeps its hands off, and what it says may be left."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from budcluster.kube.errors import NotFound
+from budcluster.kube.ownership import ACCOUNT, NARROW, SYSTEM_NAMESPACE
+from budcluster.kube.playbooks import PlaybookError
+from budcluster.kube.resources import NAMESPACES, Resource
+from budcluster.operations.models import StepStatus
+from budcluster.provisioning.adoption import CLAIMS
+from sandbox.kubernetes.server import KubernetesServer
+from tests.cluster.conftest import BINDINGS, CALL, ByHand, bind
+
+
+async def onboarded(by_hand: ByHand, server: KubernetesServer) -> UUID:
+    """A cluster with our account in it."""
+    cluster_id = await by_hand.registered()
+    payload = await by_hand.asked(cluster_id, server.kubeconfig())
+    steps = by_hand.onboarding()
+    await steps.check_access(payload, CALL)
+    await steps.prepare_cluster(payload, CALL)
+    return cluster_id
+
+
+async def left(by_hand: ByHand, cluster_id: UUID, *, allow_local: bool = True) -> list[str]:
+    """What a deletion says may be left."""
+    payload = await by_hand.asked_to_delete(cluster_id)
+    steps = by_hand.deletion(allow_local=allow_local)
+    await steps.remove_addons(payload, CALL)
+    await steps.leave_cluster(payload, CALL)
+    step = await by_hand.step(payload, "leave_cluster")
+    assert step.status is StepStatus.SUCCEEDED
+    return list((step.result or {})["left"])
+
+
+async def is_there(by_hand: ByHand, server: KubernetesServer, resource: Resource, name: str) -> bool:
+    async with by_hand.administrator(server) as client:
+        try:
+            await client.get(resource, name)
+        except NotFound:
+            return False
+        return True
+
+
+async def test_all_that_was_granted_is_taken_back_whatever_was_chosen_last(
+    by_hand: ByHand, bare_cluster: KubernetesServer
+) -> None:
+    cluster_id = await onboarded(by_hand, bare_cluster)
+    async with by_hand.administrator(bare_cluster) as client:
+        await bind(client, NARROW, to="view")
+    await by_hand.set(cluster_id, settings={"manage_addons": False})
+    assert await left(by_hand, cluster_id) == []
+    for resource, name in ((BINDINGS, ACCOUNT), (BINDINGS, NARROW), (NAMESPACES, SYSTEM_NAMESPACE)):
+        assert not await is_there(by_hand, bare_cluster, resource, name), name
+
+
+async def test_what_bears_our_name_but_not_our_mark_is_left_alone(
+    by_hand: ByHand, bare_cluster: KubernetesServer
+) -> None:
+    cluster_id = await onboarded(by_hand, bare_cluster)
+    async with by_hand.administrator(bare_cluster) as client:
+        unmarked: dict[str, Any] = {"metadata": {"labels": {"app.kubernetes.io/managed-by": None}}}
+        await client.patch(NAMESPACES, SYSTEM_NAMESPACE, unmarked)
+    assert await left(by_hand, cluster_id) == []
+    assert await is_there(by_hand, bare_cluster, NAMESPACES, SYSTEM_NAMESPACE)
+
+
+async def test_an_account_whose_credential_was_never_kept_is_removed_with_the_uploaded_one(
+    by_hand: ByHand, bare_cluster: KubernetesServer
+) -> None:
+    cluster_id = await by_hand.registered()
+    payload = await by_hand.asked(cluster_id, bare_cluster.kubeconfig())
+    steps = by_hand.onboarding()
+    await steps.check_access(payload, CALL)
+    by_hand.playbooks.fails_with = PlaybookError("stopped")
+    with pytest.raises(PlaybookError):
+        await steps.prepare_cluster(payload, CALL)
+    assert await is_there(by_hand, bare_cluster, BINDINGS, ACCOUNT)
+    assert await left(by_hand, cluster_id) == []
+    assert not await is_there(by_hand, bare_cluster, BINDINGS, ACCOUNT)
+
+
+async def test_where_no_credential_is_kept_at_all_it_is_said_what_may_be_left(by_hand: ByHand) -> None:
+    cluster_id = await by_hand.registered()
+    await by_hand.set(cluster_id, system_uid="reached-once")
+    (said,) = await left(by_hand, cluster_id)
+    assert SYSTEM_NAMESPACE in said
+
+
+async def test_a_cluster_that_was_never_reached_leaves_nothing_to_tell(by_hand: ByHand) -> None:
+    assert await left(by_hand, await by_hand.registered()) == []
+
+
+@pytest.mark.parametrize("what", ["claim", "cluster"])
+async def test_a_cluster_that_is_not_ours_any_more_is_not_touched(
+    by_hand: ByHand, bare_cluster: KubernetesServer, what: str
+) -> None:
+    cluster_id = await onboarded(by_hand, bare_cluster)
+    if what == "claim":
+        async with by_hand.administrator(bare_cluster) as client:
+            await client.patch(CLAIMS, "this-cluster", {"spec": {"cluster": str(uuid4())}})
+    else:
+        await by_hand.set(cluster_id, system_uid="another-one")
+    (said,) = await left(by_hand, cluster_id)
+    assert ("not by us any more" if what == "claim" else "another cluster") in said
+    assert await is_there(by_hand, bare_cluster, BINDINGS, ACCOUNT)
+
+
+async def test_a_stored_credential_that_is_refused_by_now_does_not_keep_the_cluster(
+    by_hand: ByHand, bare_cluster: KubernetesServer
+) -> None:
+    """ALLOW_LOCAL_SERVERS was switched off since."""
+    (said,) = await left(by_hand, await onboarded(by_hand, bare_cluster), allow_local=False)
+    assert SYSTEM_NAMESPACE in said

@@ -1,0 +1,102 @@
+"""`playbooks/onboard.yml` with real Ansible: what it grants, that a second run changes nothing, and how it fails."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from budcluster.bootstrap import make_doors
+from budcluster.config import Settings
+from budcluster.kit.clock import SystemClock
+from budcluster.kube.client import ClusterClient
+from budcluster.kube.door import Door
+from budcluster.kube.kubeconfig import Kubeconfig, read_kubeconfig
+from budcluster.kube.ownership import ACCOUNT, NARROW, SYSTEM_NAMESPACE
+from budcluster.kube.playbooks import PlaybookError, PlaybookRun, TaskFailed
+from budcluster.kube.resources import NAMESPACES, NODES, PODS, SECRETS, Resource
+from budcluster.provisioning.ansible import onboard
+from sandbox.kubernetes.faults import Fault
+from sandbox.kubernetes.server import KubernetesServer
+from tests.cluster.conftest import BINDINGS
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+MODELS = "budcluster-models"
+ROLES = Resource("rbac.authorization.k8s.io", "v1", "clusterroles")
+
+
+class Recorder:
+    """A door that remembers what its playbooks did."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self.kubeconfig, self.client = door.kubeconfig, door.client
+        self.last: PlaybookRun | None = None
+
+    async def play(self, playbook: str, **options: Any) -> PlaybookRun:
+        self.last = await self._door.play(playbook, **options)
+        return self.last
+
+
+async def prepare(door: Any, *, manage_addons: bool) -> Kubeconfig:
+    about = {"cluster_id": UUID(int=1), "name": "{{ lookup('pipe','id') }}", "models_namespace": MODELS}
+    return await onboard.prepare(door, manage_addons=manage_addons, **about)  # type: ignore[arg-type]
+
+
+async def test_both_roles_are_granted_exactly_and_a_second_run_changes_nothing(
+    cluster_settings: Settings, bare_cluster: KubernetesServer
+) -> None:
+    upload = read_kubeconfig(bare_cluster.kubeconfig(), now=SystemClock().now(), allow_local=True)
+    async with make_doors(cluster_settings).open(upload) as opened:
+        door = Recorder(opened)
+        for manage_addons in (True, False):
+            first = await prepare(door, manage_addons=manage_addons)
+            tasks: list[str] = []
+            second = await onboard.prepare(
+                door,  # type: ignore[arg-type]
+                cluster_id=UUID(int=1),
+                name="{{ lookup('pipe','id') }}",
+                manage_addons=manage_addons,
+                models_namespace=MODELS,
+                on_task=tasks.append,
+            )
+            assert second == first
+            assert door.last is not None
+            assert (door.last.changed, len(tasks)) == (0, onboard.TASKS)
+            async with ClusterClient(first) as client:
+                assert await client.may("*", Resource("*", "*", "*")) is manage_addons
+        claim = await opened.client.get(Resource("budcluster.io", "v1", "claims"), "this-cluster")
+        assert claim["spec"] == {"cluster": str(UUID(int=1)), "name": "{{ lookup('pipe','id') }}"}
+    async with ClusterClient(first) as client:
+        assert await client.may("list", NODES)
+        assert await client.may("list", PODS)
+        assert await client.may("create", SECRETS, namespace=MODELS)
+        assert not await client.may("list", SECRETS)
+        assert not await client.may("get", SECRETS, namespace="kube-system")
+        assert not await client.may("create", PODS, namespace="default")
+        assert not await client.may("get", PODS, namespace="default", subresource="log")
+    async with make_doors(cluster_settings).open(first) as own:
+        assert await onboard.clean_up(own) == []
+    names = [await there(bare_cluster, kind) for kind in ("Namespace", "ClusterRole", "ClusterRoleBinding", "Role")]
+    assert not [name for found in names for name in found if name in {SYSTEM_NAMESPACE, ACCOUNT, NARROW}]
+    assert MODELS in names[0]
+
+
+async def there(server: KubernetesServer, kind: str) -> list[str]:
+    """Names of the objects of a kind."""
+    return server.call(lambda: [found["metadata"]["name"] for found in server.cluster.store.list(kind)])
+
+
+async def test_a_task_that_the_cluster_forbids_is_named(
+    cluster_settings: Settings, bare_cluster: KubernetesServer
+) -> None:
+    upload = read_kubeconfig(bare_cluster.kubeconfig(), now=SystemClock().now(), allow_local=True)
+    refused = Fault("forbidden", verbs=("create", "patch"), resources=("clusterrolebindings",))
+    async with make_doors(cluster_settings).open(upload) as door:
+        with bare_cluster.fault(refused), pytest.raises(TaskFailed, match="Grant what installing operators") as failed:
+            await prepare(door, manage_addons=True)
+        assert "orbidden" in str(failed.value)
+        assert isinstance(failed.value, PlaybookError)
+        assert await door.client.may("get", NAMESPACES)
+        assert ACCOUNT not in await there(bare_cluster, "ClusterRoleBinding")
+        assert BINDINGS.plural == "clusterrolebindings"
