@@ -154,8 +154,9 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
     edge.provide(Attempts, attempts)
     edge.provide(HardwareService, HardwareService(StoredClusters()))
     edge.provide(HardwareWorkHolder, HardwareWorkHolder(HardwareRequests(work)))
-    long_work.add(deployment_feature(settings, database, access, credentials, long_work.journals, own_clock))
     admission = Admission(ModelHub(settings.model_hub), credentials, settings.deployments, settings.model_hub)
+    journals = long_work.journals
+    long_work.add(deployment_feature(settings, database, access, credentials, journals, admission, own_clock))
     namespace = settings.deployments.namespace
     edge.provide(DeploymentWork, DeploymentWork(database, long_work.operations, admission, doors, namespace=namespace))
     edge.provide(Operations, long_work.operations)

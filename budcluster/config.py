@@ -161,12 +161,18 @@ class DeploymentSettings(_Section):
     """Namespace of all runtimes; made when needed, never deleted."""
     ingress_class: Annotated[str, Field(max_length=253)] = ""
     """Ingress class of deployments with a host name; empty: the cluster's default."""
+    ingress_tls: bool = False
+    """True: the ingress controller answers these hosts with https, and so are their endpoints told."""
+    ingress_tls_secret: Annotated[str, Field(max_length=253)] = ""
+    """Secret in the namespace with the certificate for those hosts; empty: the controller's own certificate."""
     network_policy: bool = False
     """True lets nothing but the API's port be reached, where the cluster enforces network policies."""
     host_path_root: Annotated[str, Field(pattern="^/", max_length=1000)] = "/var/lib/budcluster"
     """Folder of the nodes below which callers may place model caches of mode hostPath."""
     helm_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 300.0
     """Seconds for one Helm command; runtimes load afterwards."""
+    removal_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 180.0
+    """Seconds until what is left after an uninstall counts as stuck; longer than a pod gets to end."""
 
 
 class Settings(BaseSettings):

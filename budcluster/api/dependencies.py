@@ -26,13 +26,16 @@ async def _read(request: Request) -> AsyncIterator[ReadSession]:
 
 
 async def _write(request: Request) -> WriteSession:
+    return await (await _changing(request)).begin()
+
+
+async def _changing(request: Request) -> Transaction:
     transaction: Transaction = request.state.transaction
-    return transaction.session
+    return transaction
 
 
 async def _after_commit(request: Request) -> Callable[[Callable[[], Awaitable[object]]], None]:
-    transaction: Transaction = request.state.transaction
-    return transaction.afterwards.append
+    return (await _changing(request)).afterwards.append
 
 
 async def _actor(request: Request) -> Actor:
@@ -52,6 +55,9 @@ Read = Annotated[ReadSession, Depends(_read, scope="function")]
 
 Write = Annotated[WriteSession, Depends(_write)]
 """The request's transaction; only on routers with `route_class=TransactionalRoute`. Flush, never commit."""
+
+Changing = Annotated[Transaction, Depends(_changing)]
+"""The same before it begins, for handlers that have slow things to do first; they call its `begin` themselves."""
 
 AfterCommit = Annotated[Callable[[Callable[[], Awaitable[object]]], None], Depends(_after_commit)]
 """Call it with an async function that is to run once the request's transaction is committed."""

@@ -22,7 +22,7 @@ from starlette.responses import Response
 
 from budcluster.api.errors import IdempotencyKeyReused, MalformedRequest, RequestInProgress
 from budcluster.api.models import IdempotencyKey
-from budcluster.kit.database import WriteSession
+from budcluster.kit.database import ReadSession, WriteSession
 
 HEADER: Final = "Idempotency-Key"
 _PATIENCE: Final = "2s"
@@ -55,6 +55,12 @@ class RememberedRequest:
         asked = [request.method, request.url.path, request.url.query]
         whole = json.dumps(asked).encode() + await request.body()
         return cls(actor=actor, key=key, digest=digest(whole), keep=keep)
+
+    async def find(self, session: ReadSession) -> Response | None:
+        """The answer of the request that had the key first, if it was answered. Raises IdempotencyKeyReused."""
+        fresh = IdempotencyKey.created_at >= func.now() - self._keep
+        row = (await session.scalars(select(IdempotencyKey).where(*self._mine(), fresh))).one_or_none()
+        return self._replay(row) if row is not None and row.status is not None else None
 
     async def claim(self, session: WriteSession) -> Response | None:
         """Take the key for this transaction, or give the answer of the request that had it first.
@@ -89,9 +95,12 @@ class RememberedRequest:
         row = (await session.scalars(select(IdempotencyKey).where(*self._mine()))).one_or_none()
         if row is None or row.status is None:
             raise RequestInProgress
+        return self._replay(row)
+
+    def _replay(self, row: IdempotencyKey) -> Response:
         if row.request_digest != self._digest:
             raise IdempotencyKeyReused
-        answer = Response(row.body, status_code=row.status)
+        answer = Response(row.body, status_code=row.status or 200)
         MutableHeaders(raw=answer.raw_headers).update(row.headers)
         answer.headers["Idempotent-Replay"] = "true"
         return answer

@@ -2,11 +2,12 @@
 
 A router whose routes change things is made with `route_class=TransactionalRoute`. Its handlers take `Write` (see
 `api.dependencies`), flush, and never commit. What must happen only when the change is safe, such as starting a
-workflow, is handed to `AfterCommit`.
+workflow, is handed to `AfterCommit`. A handler that has slow things to do first takes `Changing` instead and begins the
+transaction after them: until then it holds no connection, also where its request carries an `Idempotency-Key`.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import timedelta
 from typing import Any, Final
 
@@ -22,15 +23,44 @@ from budcluster.kit.database import WriteSession
 
 log = structlog.get_logger(__name__)
 
+Step = Callable[[], Awaitable[object]]
 _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
-@dataclass
-class Transaction:
-    """The open transaction of one request, and what follows its commit."""
+class Repeated(Exception):
+    """The request was answered before; ends the handler that found out."""
 
-    session: WriteSession
-    afterwards: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
+    def __init__(self, answer: Response) -> None:
+        super().__init__("the request was answered before")
+        self.answer = answer
+
+
+class Transaction:
+    """The transaction of one request, and what follows its commit."""
+
+    def __init__(self, session: WriteSession, remembered: RememberedRequest | None, held: AsyncExitStack) -> None:
+        self.session = session
+        self.afterwards: list[Step] = []
+        self._remembered = remembered
+        self._held = held
+        self._is_begun = False
+
+    async def begin(self) -> WriteSession:
+        """The session, once the request is known to be a new one. Raises Repeated."""
+        if self._remembered is not None and not self._is_begun:
+            if (first := await self._remembered.claim(self.session)) is not None:
+                raise Repeated(first)
+            self._is_begun = True
+        return self.session
+
+    async def hold(self, lock: AbstractAsyncContextManager[object]) -> None:
+        """Enter this now and leave it when the transaction is over, whichever way. To be called before `begin`."""
+        await self._held.enter_async_context(lock)
+
+    async def close(self, answer: Response) -> None:
+        """Keep the answer for a repetition; what never began changed nothing, and is simply done again."""
+        if self._remembered is not None and self._is_begun:
+            await self._remembered.remember(self.session, answer)
 
 
 class TransactionalRoute(APIRoute):
@@ -45,8 +75,8 @@ class TransactionalRoute(APIRoute):
         async def changing(request: Request) -> Response:
             if reads_body and await request.body():
                 _require_json(request)
-            transaction, answer = await _in_one_transaction(request, handle)
-            for step in transaction.afterwards:
+            afterwards, answer = await _in_one_transaction(request, handle)
+            for step in afterwards:
                 await _run(step)
             return answer
 
@@ -55,7 +85,7 @@ class TransactionalRoute(APIRoute):
 
 async def _in_one_transaction(
     request: Request, handle: Callable[[Request], Coroutine[Any, Any, Response]]
-) -> tuple[Transaction, Response]:
+) -> tuple[Sequence[Step], Response]:
     edge = Edge.of(request)
     remembered = None
     if request.method == "POST":
@@ -65,18 +95,24 @@ async def _in_one_transaction(
             digest=edge.request_digest,
             keep=timedelta(hours=edge.settings.api.idempotency_hours),
         )
-    async with edge.database.writing() as session:
-        transaction = Transaction(session)
+    if remembered is not None:
+        # Asked first, so that a repetition does not wait for what the handler does before it begins.
+        async with edge.database.reading() as looking:
+            first = await remembered.find(looking)
+        if first is not None:
+            return (), first
+    async with AsyncExitStack() as held, edge.database.writing() as session:
+        transaction = Transaction(session, remembered, held)
         request.state.transaction = transaction
-        if remembered is not None and (first := await remembered.claim(session)) is not None:
-            return transaction, first
-        answer = await handle(request)
-        if remembered is not None:
-            await remembered.remember(session, answer)
-        return transaction, answer
+        try:
+            answer = await handle(request)
+        except Repeated as repeated:
+            return (), repeated.answer
+        await transaction.close(answer)
+        return transaction.afterwards, answer
 
 
-async def _run(step: Callable[[], Awaitable[object]]) -> None:
+async def _run(step: Step) -> None:
     try:
         await step()
     except Exception as error:

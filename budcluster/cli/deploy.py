@@ -85,7 +85,11 @@ def _show(preview: dict[str, Any], *, json: bool) -> None:
             ("Notes", " ".join(preview["warnings"])),
             ("Runtime", preview["runtime"]),
             ("Context", preview["max_model_len"]),
-            ("Image", f"{preview['values']['image']['repository']}:{preview['values']['image']['tag']}"),
+            ("Image", _reference(**preview["values"]["image"])),
             ("Objects", ", ".join(m["kind"] for m in preview["manifests"])),
         ]
     )
+
+
+def _reference(*, repository: str, tag: str, digest: str, **_: Any) -> str:
+    return repository + (f":{tag}" if tag else "") + (f"@{digest}" if digest else "")

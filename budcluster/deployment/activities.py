@@ -17,21 +17,24 @@ from budcluster.deployment.admission import field_of, token_of
 from budcluster.deployment.contracts import ReleasePayload
 from budcluster.deployment.errors import ConfigNotUsable
 from budcluster.deployment.helm_utils import ReleaseLocks, release_of
+from budcluster.deployment.leftovers import PODS_AND_OWNERS, left_after, remove_secrets
 from budcluster.deployment.options import DeploymentConfig
 from budcluster.deployment.planning import pull_secret_name, secret_name
 from budcluster.deployment.records import DeploymentFacts, Records
 from budcluster.deployment.rollout import Lookout, Target, settled
-from budcluster.deployment.values import LABEL_DEPLOYMENT
+from budcluster.deployment.takeover import take_over
+from budcluster.deployment.values import LABEL_DEPLOYMENT, without_surge
 from budcluster.durable.execution import Execution
 from budcluster.kit.database import Database
 from budcluster.kit.keyed_locks import KeyedLocks
 from budcluster.kube.door import Door
 from budcluster.kube.errors import NotFound
 from budcluster.kube.resources import NAMESPACES, SECRETS
-from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.journal import Journals, StepJournal
 
 _PLAYBOOK_S: Final = 120.0
+_RESTORED_S: Final = 20.0
+"""Long enough for copies that still run to be counted."""
 
 
 class Nothing(BaseModel):
@@ -111,6 +114,8 @@ class ReleaseActivities:
         async with self._journals.of(payload).undoing("write_secrets"):
             with verdicts():
                 facts = await self._records.facts(payload.subject_id)
+                if facts.is_being_deleted:
+                    return
                 async with self._access.open(facts.cluster_id, operation=str(payload.operation_id)) as door:
                     await remove_secrets(door, facts)
 
@@ -128,25 +133,41 @@ class ReleaseActivities:
         async with self._journals.of(payload).undoing("install_release") as step:
             with verdicts():
                 facts = await self._records.facts(payload.subject_id)
+                if facts.is_being_deleted:
+                    step.log("It is being deleted: that takes the release out.")
+                    return
                 opened = self._access.open(
                     facts.cluster_id, operation=str(payload.operation_id), on_line=lines_to(step)
                 )
-                async with opened as door, self._locks.hold(facts.cluster_id, facts.namespace, facts.release):
-                    await door.helm.remove(facts.release, facts.namespace, timeout_s=self._settings.helm_timeout_s)
+                async with opened as door:
+                    async with self._locks.hold(facts.cluster_id, facts.namespace, facts.release):
+                        timeout_s = self._settings.helm_timeout_s
+                        await door.helm.remove(facts.release, facts.namespace, timeout_s=timeout_s, wait=False)
+                    # Not Helm's wait: a pod on a node that is lost would hold up the end of the operation for hours.
+                    if left := await left_after(
+                        door, facts, PODS_AND_OWNERS, patience_s=self._settings.removal_timeout_s
+                    ):
+                        step.log(f"Not gone yet: {', '.join(left)}")
 
     async def restore_release(self, payload: ReleasePayload, _: Execution) -> None:
-        """Go back to the secrets, the revision and the copies from before, and wait until they serve again."""
+        """Go back to the secrets, the revision and the copies from before.
+
+        Copies that have to start anew are not waited for, because a wish to delete or to change would wait as long:
+        the deployment heals by itself once they are ready.
+        """
         number, replicas = payload.previous_revision, payload.previous_replicas
         async with self._journals.of(payload).undoing("install_release") as step:
+            facts = await self._records.facts(payload.subject_id)
+            if facts.is_being_deleted:
+                step.log("It is being deleted: what ran before is not brought back.")
+                return
             await self._bring_secrets(payload, number)
-            await self._ensure(payload, step, number, replicas)
+            await self._ensure(payload, step, number, replicas, is_way_back=True)
             step.log(f"Back at revision {number} with {replicas} copies.")
             with verdicts():
-                facts = await self._records.facts(payload.subject_id)
-                revision = await self._records.revision(facts.id, number, replicas=replicas)
                 target = Target(str(facts.id), facts.namespace, facts.release, replicas)
                 async with self._access.open(facts.cluster_id, operation=str(payload.operation_id)) as door:
-                    sight = await settled(Lookout(door.client, target), revision.values["progressDeadlineSeconds"])
+                    sight = await settled(Lookout(door.client, target), _RESTORED_S)
             await self._records.saw(facts.id, ready=sight.ready)
 
     async def _bring_secrets(self, payload: ReleasePayload, number: int) -> int:
@@ -164,14 +185,26 @@ class ReleaseActivities:
                     await door.client.apply(SECRETS, body, namespace=facts.namespace, force=True)
         return len(bodies)
 
-    async def _ensure(self, payload: OperationPayload, step: StepJournal, number: int, replicas: int) -> None:
+    async def _ensure(
+        self, payload: ReleasePayload, step: StepJournal, number: int, replicas: int, *, is_way_back: bool = False
+    ) -> None:
+        """Bring the release to a revision, whatever others did to its objects meanwhile."""
+        occasion = f"operation {payload.operation_id}, attempt {payload.attempt}{', undone' * is_way_back}"
         with verdicts():
             facts = await self._records.facts(payload.subject_id)
-            revision = await self._records.revision(facts.id, number, replicas=replicas)
+            values = (await self._records.revision(facts.id, number, replicas=replicas)).values
+            if is_way_back or number == payload.previous_revision:
+                # The strategy of the revision was chosen for the room that there was then; the spare GPU may be taken
+                # by now. Nothing is lost: on the way back the good old copies survive, as theirs is the newest
+                # ReplicaSet again, and where only the number of copies changes none is replaced.
+                leaving = await self._records.revision(facts.id, payload.revision, replicas=replicas)
+                values = without_surge(values, leaving=leaving.values if is_way_back else None)
             opened = self._access.open(facts.cluster_id, operation=str(payload.operation_id), on_line=lines_to(step))
             async with opened as door, self._locks.hold(facts.cluster_id, facts.namespace, facts.release):
-                wanted = release_of(facts.release, facts.namespace, revision.values)
-                done = await door.helm.ensure(wanted, timeout_s=self._settings.helm_timeout_s, wait=False)
+                wanted = release_of(facts.release, facts.namespace, values)
+                timeout_s = self._settings.helm_timeout_s
+                await take_over(door.client, facts.namespace, facts.release)
+                done = await door.helm.ensure(wanted, timeout_s=timeout_s, wait=False, repair=occasion)
         step.percent(99, detail=f"Helm revision {done.number}")
 
     async def _environment(
@@ -226,14 +259,3 @@ def _secret(facts: DeploymentFacts, name: str, kind: str, values: dict[str, str]
         "type": kind,
         "data": {key: base64.b64encode(value.encode()).decode() for key, value in values.items()},
     }
-
-
-async def remove_secrets(door: Door, facts: DeploymentFacts) -> None:
-    """Delete the release's Secrets, if they bear its label. What is absent is success. Raises KubeError."""
-    for name in (secret_name(facts.release), pull_secret_name(facts.release)):
-        try:
-            found = await door.client.get(SECRETS, name, namespace=facts.namespace)
-        except NotFound:
-            continue
-        if (found["metadata"].get("labels") or {}).get(LABEL_DEPLOYMENT) == str(facts.id):
-            await door.client.delete(SECRETS, name, namespace=facts.namespace)

@@ -1,7 +1,7 @@
 """What is decided before anything is created: which model this is, whether it fits, and what its values are."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -14,14 +14,29 @@ from budcluster.config import DeploymentSettings, ModelHubSettings
 from budcluster.credentials.models import Credential, CredentialPurpose
 from budcluster.credentials.services import CredentialService
 from budcluster.deployment import capacity
+from budcluster.deployment.capacity import Prospect
+from budcluster.deployment.demands import AnyDemand, Demand, ProcessorDemand
 from budcluster.deployment.errors import ConfigNotUsable
-from budcluster.deployment.fit import Demand, Fit
+from budcluster.deployment.fit import Fit, Verdict
 from budcluster.deployment.model_facts import ModelFacts, UnusableConfig, read_config
 from budcluster.deployment.model_hub import ModelHub
-from budcluster.deployment.models import RuntimeType
+from budcluster.deployment.models import Deployment, DeploymentRevision, RuntimeType
 from budcluster.deployment.options import DeploymentConfig
-from budcluster.deployment.planning import Site, Wanted, context_of, demand_of, room_for_one_more, runtime_of, values_of
-from budcluster.deployment.values import CacheMode, choose_rollout
+from budcluster.deployment.placing import refusals
+from budcluster.deployment.planning import (
+    Placement,
+    Site,
+    Surroundings,
+    Wanted,
+    context_of,
+    demand_of,
+    holds_one_node,
+    require_sound,
+    runtime_of,
+    values_of,
+)
+from budcluster.deployment.succession import Chances, chances_of, choose_rollout, is_no_larger
+from budcluster.deployment.values import Rollout, surges
 from budcluster.kit.database import ReadSession
 
 _ENV_PURPOSES: Final = frozenset({CredentialPurpose.HUGGING_FACE, CredentialPurpose.AWS, CredentialPurpose.AZURE})
@@ -59,7 +74,13 @@ class Admission:
         self._hub = hub
         self._credentials = credentials
         self._settings = settings
-        self._hub_settings = hub_settings
+        self._surroundings = Surroundings(
+            network_policy=settings.network_policy,
+            ingress_class=settings.ingress_class,
+            ingress_tls=settings.ingress_tls,
+            ingress_tls_secret=settings.ingress_tls_secret,
+            hub_mirror=hub_settings.mirror_for_pods,
+        )
 
     async def describe(self, model: str, config: DeploymentConfig, *, actor: str) -> Description:
         """The model, from the caller or from the hub. Opens sessions of its own: call it before using another one.
@@ -111,44 +132,91 @@ class Admission:
             if found[credential_id] not in purposes:
                 raise ConfigNotUsable(field, f"the credential {credential_id} is for {found[credential_id]}")
 
-    async def decide(
-        self, session: ReadSession, cluster: Cluster, wanted: Wanted, *, copies: int, own: UUID | None = None
-    ) -> Decision:
-        """Fit of so many more copies, and the values. `own` is left out of those that wait. Raises ConfigNotUsable."""
+    async def decide(self, session: ReadSession, cluster: Cluster, wanted: Wanted) -> Decision:
+        """Fit and values of a new deployment. Raises ConfigNotUsable."""
         self._require_allowed_path(wanted.config)
-        seen = await capacity.look(session, cluster, self._settings.namespace)
-        site = seen.site
-        waiting = await capacity.waiting_on(session, cluster.id, seen, but=own)
-        config, runtime = wanted.config, runtime_of(wanted, site)
-        wanted = replace(wanted, runtime=runtime)
-        values = self.values(wanted, site, surge=own is not None and self._has_room(wanted, runtime, site, waiting))
-        context = context_of(config, wanted.facts)
-        fit = capacity.decide(config, runtime, wanted.facts, site, replicas=copies, waiting=waiting)
-        warnings = (*context.warnings, *fit.warnings)
-        return Decision(fit, runtime, values, context.length, warnings)
-
-    def values(self, wanted: Wanted, site: Site, *, surge: bool) -> dict[str, Any]:
-        """The chart's values, with the rollout that cannot wait for ever. Raises ConfigNotUsable."""
-        config = wanted.config
-        exclusive = config.cache.mode in {CacheMode.PVC, CacheMode.EXISTING}
-        exclusive = exclusive and config.cache.access_mode == "ReadWriteOnce"
-        return values_of(
-            wanted,
-            site,
-            rollout=choose_rollout(replicas=config.replicas, room_for_one_more=surge, exclusive_cache=exclusive),
-            network_policy=self._settings.network_policy,
-            ingress_class=self._settings.ingress_class,
-            hub_mirror=self._hub_settings.mirror_for_pods,
+        seen = await capacity.prospect(session, cluster, self._settings.namespace)
+        wanted, demand = _fixed(wanted, seen.site)
+        fit = seen.fit(demand, freed=False)
+        rollout = choose_rollout(
+            replicas=wanted.config.replicas,
+            chances=Chances(beside=0, in_place=True),
+            exclusive_cache=holds_one_node(wanted.config),
         )
+        return self._decision(wanted, seen.site, fit, rollout)
 
-    def _has_room(self, wanted: Wanted, runtime: RuntimeType, site: Site, waiting: Sequence[Demand]) -> bool:
-        demand = demand_of(wanted.config, runtime, wanted.facts, site)
-        return room_for_one_more(demand, site.rooms, waiting)
+    async def decide_change(
+        self, session: ReadSession, cluster: Cluster, row: Deployment, wanted: Wanted, present: Mapping[str, Any]
+    ) -> Decision:
+        """Fit and values of another revision, for all copies and with the devices that the old ones give back.
+
+        `present` are the values of the revision before. Raises ConfigNotUsable.
+        """
+        self._require_allowed_path(wanted.config)
+        require_sound(wanted.config, replicas=row.replicas_desired)
+        seen = await capacity.prospect(session, cluster, self._settings.namespace, own=row)
+        wanted, demand = _fixed(wanted, seen.site)
+        demand = replace(demand, replicas=row.replicas_desired)
+        fit = seen.fit(demand, freed=True)
+        old = capacity.demand_in(row, DeploymentConfig.model_validate(row.config), present, seen.site)
+        rollout = choose_rollout(
+            replicas=row.replicas_desired,
+            chances=_chances(seen, demand, old, fit),
+            exclusive_cache=holds_one_node(wanted.config),
+        )
+        return self._decision(wanted, seen.site, fit, rollout)
+
+    async def fit_of(
+        self, session: ReadSession, cluster: Cluster, row: Deployment, revision: DeploymentRevision, *, replicas: int
+    ) -> Fit:
+        """Fit of so many copies as a revision starts them, beside those of them that stand.
+
+        Where the copies of another revision stand, they make room for it as its values say.
+        """
+        seen = await capacity.prospect(session, cluster, self._settings.namespace, own=row)
+        config = DeploymentConfig.model_validate(revision.config)
+        demand = capacity.demand_in(row, config, revision.values, seen.site)
+        if isinstance(demand, ProcessorDemand):
+            # Which of them stand is not told, so all are looked at, as if they were to come anew.
+            return seen.fit(replace(demand, replicas=replicas), freed=True)
+        if revision.number == row.revision:
+            return seen.fit(replace(demand, replicas=max(0, replicas - len(seen.own))), freed=False)
+        fit = seen.fit(replace(demand, replicas=replicas), freed=True)
+        if fit.verdict is Verdict.NO or not seen.own or not surges(revision.values):
+            return fit
+        first = seen.fit(demand, freed=False)
+        return first if first.verdict is Verdict.NO else fit
+
+    def _decision(self, wanted: Wanted, site: Site, fit: Fit, rollout: Rollout) -> Decision:
+        values = values_of(wanted, site, Placement(rollout, fit.resource, fit.nodes), self._surroundings)
+        context = context_of(wanted.config, wanted.facts)
+        warnings = (*context.warnings, *fit.warnings)
+        runtime = runtime_of(wanted, site)
+        return Decision(fit, runtime, values, context.length, warnings)
 
     def _require_allowed_path(self, config: DeploymentConfig) -> None:
         path, root = config.cache.host_path, self._settings.host_path_root.rstrip("/")
         if path is not None and not path.startswith(f"{root}/"):
             raise ConfigNotUsable("cache/host_path", f"must lie below {root} (DEPLOYMENTS__HOST_PATH_ROOT)")
+
+
+def _fixed(wanted: Wanted, site: Site) -> tuple[Wanted, AnyDemand]:
+    """With its runtime chosen, and what that asks of the cluster. Raises ConfigNotUsable."""
+    runtime = runtime_of(wanted, site)
+    return replace(wanted, runtime=runtime), demand_of(wanted.config, runtime, wanted.facts, site)
+
+
+def _chances(seen: Prospect, new: AnyDemand, old: AnyDemand, fit: Fit) -> Chances:
+    if isinstance(new, Demand):
+        new = replace(new, resource=fit.resource)
+        own = seen.own_rooms or [
+            room for room in seen.freed if isinstance(old, Demand) and not refusals(old, room, None)
+        ]
+        beside = seen.beside if seen.own else ()
+        return chances_of(new, old, beside=beside, waiting=seen.waiting, own=own)
+    one_more = seen.fit(replace(new, replicas=new.replicas + 1), freed=True)
+    in_place = is_no_larger(new, old)
+    return Chances(beside=int(one_more.verdict is not Verdict.NO and in_place), in_place=in_place)
 
 
 def token_of(secret: bytes) -> str:

@@ -1,51 +1,247 @@
 """What a cluster has room for: its hardware as last seen, and the deployments that were accepted since."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import func, select, text
+from sqlalchemy import select, text
+from sqlalchemy.orm import aliased
 
 from budcluster.cluster.models import Cluster
-from budcluster.deployment.fit import Demand, Fit, PoolReason, Verdict, check_fit
+from budcluster.deployment.demands import AnyDemand, Demand, ProcessorDemand
+from budcluster.deployment.fit import Fit, check_fit
 from budcluster.deployment.model_facts import ModelFacts
-from budcluster.deployment.models import Deployment, DeploymentStatus, RuntimeType
+from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
 from budcluster.deployment.options import DeploymentConfig
+from budcluster.deployment.placing import Stock, refusals
 from budcluster.deployment.planning import Site, demand_of
-from budcluster.deployment.rooms import rooms_of
-from budcluster.hardware.inventory import freshness, profile
-from budcluster.hardware.models import AddonName, AddonState, ClusterAddon, InventoryGpuPod
+from budcluster.deployment.processors import Asked, check_processors
+from budcluster.deployment.rooms import Room, rooms_of
+from budcluster.deployment.values import resource_in, surges
+from budcluster.hardware.inventory import freshness, profile, totals
+from budcluster.hardware.models import AddonName, AddonState, ClusterAddon, InventoryGpuPod, InventoryNode
+from budcluster.hardware.pods import PodRequest, by_node, read_pod
 from budcluster.hardware.profile import HardwareProfile, NodeProfile
+from budcluster.hardware.reader import read_node
 from budcluster.kit.database import ReadSession
+from budcluster.operations.models import FINISHED, Operation
 
 _PROFILE: Final = TypeAdapter(HardwareProfile)
 _GONE: Final = (DeploymentStatus.DELETING, DeploymentStatus.PARKED)
-_MIB: Final = 1024 * 1024
+_MEMORY: Final = "nvidia.com/gpumem"
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Standing:
+    """A copy that has its place: it holds devices of a node."""
+
+    node: str
+    request: PodRequest
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Which pod of the cluster it is."""
+        return self.request.namespace, self.request.name
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
     """A cluster as it was seen."""
 
     site: Site
-    placed: Mapping[str, int] = field(default_factory=dict)
-    """Copies that the look has counted already, by release."""
+    asked: Asked | None = None
+    copies: Mapping[str, Sequence[Standing]] = field(default_factory=dict)
+    """Copies that hold their devices already, by release."""
+    raw: Mapping[str, InventoryNode] = field(default_factory=dict)
+    """The nodes on which they stand, as they were read."""
+    pods: Mapping[str, Sequence[PodRequest]] = field(default_factory=dict)
+    """All pods with GPUs of those nodes."""
+
+    def rooms(self, *, without: Collection[tuple[str, str]] = ()) -> list[Room]:
+        """The rooms, as if these pods were gone."""
+        changed = {
+            node: rooms_of([self._node(row, without)])
+            for node, row in self.raw.items()
+            if any((pod.namespace, pod.name) in without for pod in self.pods.get(node, ()))
+        }
+        if not changed:
+            return list(self.site.rooms)
+        fresh = {(room.node, room.resource): room for rooms in changed.values() for room in rooms}
+        return [fresh.get((room.node, room.resource), room) for room in self.site.rooms]
+
+    def _node(self, row: InventoryNode, without: Collection[tuple[str, str]]) -> NodeProfile:
+        left = [pod for pod in self.pods.get(row.name, ()) if (pod.namespace, pod.name) not in without]
+        return read_node(row.document, feature=row.feature, pods=left)
 
 
-async def look(session: ReadSession, cluster: Cluster, namespace: str) -> Look:
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """A cluster as one deployment finds it, after everybody else has what he was promised."""
+
+    site: Site
+    own: tuple[Standing, ...]
+    """Its copies that stand."""
+    beside: tuple[Room, ...]
+    """While they stand."""
+    freed: tuple[Room, ...]
+    """When they are gone."""
+    waiting: tuple[Demand, ...] = ()
+    """Of others, still to be placed in either."""
+    without_gpus: tuple[ProcessorDemand, ...] = ()
+    """Of others: all of them, whether they stand or not."""
+    asked: Asked | None = None
+
+    @property
+    def own_rooms(self) -> list[Room]:
+        """Those in which its copies stand."""
+        nodes = {copy.node for copy in self.own}
+        return [room for room in self.freed if room.node in nodes]
+
+    def fit(self, demand: AnyDemand, *, freed: bool) -> Fit:
+        """Whether there is room for the demand's replicas, once its own copies are gone or beside them."""
+        if isinstance(demand, Demand):
+            return check_fit(demand, self.freed if freed else self.beside, waiting=self.waiting)
+        return check_processors(
+            demand,
+            self.site.nodes,
+            kept=self.site.kept,
+            asked=None if freed else self.asked,
+            waiting=self.without_gpus,
+        )
+
+
+async def prospect(
+    session: ReadSession, cluster: Cluster, namespace: str, *, own: Deployment | None = None
+) -> Prospect:
+    """Look at the cluster for a deployment; `own` is its row where it exists."""
+    seen = await _look(session, cluster, namespace)
+    standing = tuple(seen.copies.get(own.helm_release, ())) if own else ()
+    promised = await _promised(session, cluster.id, seen, but=own.id if own else None)
+    mine = {copy.key for copy in standing}
+    return Prospect(
+        site=seen.site,
+        own=standing,
+        beside=tuple(promised.rooms(seen, without=set())),
+        freed=tuple(promised.rooms(seen, without=mine)),
+        waiting=tuple(promised.waiting),
+        without_gpus=tuple(promised.without_gpus),
+        asked=seen.asked,
+    )
+
+
+@dataclass
+class _Promised:
+    """What other deployments are still to get."""
+
+    waiting: list[Demand] = field(default_factory=list)
+    without_gpus: list[ProcessorDemand] = field(default_factory=list)
+    moving: list[Demand] = field(default_factory=list)
+    """Copies that take the place of smaller ones, or of ones that stand elsewhere."""
+    leaving: set[tuple[str, str]] = field(default_factory=set)
+    """The pods of those."""
+
+    def rooms(self, seen: Seen, *, without: set[tuple[str, str]]) -> list[Room]:
+        """What is free both while the leaving pods stand, and when the moving ones have come in their place."""
+        now = seen.rooms(without=without)
+        if not self.leaving:
+            return now
+        later = Stock(seen.rooms(without=without | self.leaving))
+        for demand in self.moving:
+            later.place(demand)
+        return [room.least(then) for room, then in zip(now, later.rooms(), strict=True)]
+
+
+async def _promised(session: ReadSession, cluster_id: UUID, seen: Seen, *, but: UUID | None) -> _Promised:
+    promised = _Promised()
+    changing = await _changing(session)
+    current = aliased(DeploymentRevision)
+    rows = (
+        select(Deployment, current.values)
+        .outerjoin(current, (current.deployment_id == Deployment.id) & (current.number == Deployment.revision))
+        .where(Deployment.cluster_id == cluster_id, Deployment.status.not_in(_GONE))
+        .order_by(Deployment.created_at)
+    )
+    for row, values in await session.execute(rows):
+        if row.id == but or _is_withdrawn(row):
+            continue
+        demand = demand_in(row, DeploymentConfig.model_validate(row.config), values, seen.site)
+        if isinstance(demand, ProcessorDemand):
+            promised.without_gpus.append(replace(demand, replicas=row.replicas_desired))
+            continue
+        standing = seen.copies.get(row.helm_release, ())
+        is_changing = row.id in changing
+        leaving = [copy for copy in standing if is_changing and not _is_met(demand, copy, seen.site.rooms)]
+        surplus = 1 if is_changing and values is not None and surges(values) else 0
+        missing = row.replicas_desired + surplus - len(standing) + len(leaving)
+        if missing > 0:
+            (promised.moving if leaving else promised.waiting).append(replace(demand, replicas=missing))
+            promised.leaving |= {copy.key for copy in leaving}
+    return promised
+
+
+async def _changing(session: ReadSession) -> set[UUID]:
+    """Deployments on which a change of the revision is under way."""
+    found = select(Operation.subject_id).where(Operation.kind == "update_deployment", Operation.status.not_in(FINISHED))
+    return set(await session.scalars(found))
+
+
+def demand_in(row: Deployment, config: DeploymentConfig, values: Mapping[str, Any] | None, site: Site) -> AnyDemand:
+    """What one copy of the deployment asks for with this config, by the name that its values use."""
+    demand = replace(demand_of(config, row.runtime, facts_of(row), site), replicas=1)
+    if isinstance(demand, Demand):
+        return replace(demand, resource=resource_in(values) if values else None)
+    return demand
+
+
+def _is_met(demand: Demand, copy: Standing, rooms: Sequence[Room]) -> bool:
+    """Whether a copy that stands may be one of the demanded ones: it holds enough, where they may be."""
+    resource, share = demand.resource, demand.share
+    holds = copy.request.devices(resource) if resource else demand.shape.devices
+    if holds < demand.shape.devices or (share and copy.request.resources.get(_MEMORY, 0) < share.memory_mib):
+        return False
+    size = demand.sized()
+    return any(room.node == copy.node and not refusals(demand, room, size) for room in rooms)
+
+
+def _is_withdrawn(row: Deployment) -> bool:
+    """Its first start failed, and nothing of it is in the cluster."""
+    return row.status is DeploymentStatus.FAILED and not row.endpoints
+
+
+async def _look(session: ReadSession, cluster: Cluster, namespace: str) -> Seen:
     """What is free now; before the inventory is complete, what was free when the hardware was detected."""
     fresh = await freshness(session, cluster.id)
-    if fresh.complete:
-        nodes = (await profile(session, cluster.id)).nodes
-        return Look(await _site(session, cluster.id, nodes), await _placed(session, cluster.id, namespace))
-    detected = await session.scalar(select(Cluster.hardware_profile).where(Cluster.id == cluster.id))
-    known = _PROFILE.validate_python(detected)
-    return Look(await _site(session, cluster.id, known.nodes))
+    if not fresh.complete:
+        detected = await session.scalar(select(Cluster.hardware_profile).where(Cluster.id == cluster.id))
+        known = _PROFILE.validate_python(detected)
+        kept = frozenset(node.name for node in known.nodes if node.pools)
+        return Seen(await _site(session, cluster.id, known.nodes, kept))
+    nodes = (await profile(session, cluster.id)).nodes
+    kept = await _kept(session, cluster.id)
+    sums = await totals(session, cluster.id)
+    copies = await _copies(session, cluster.id, namespace)
+    places = {copy.node for standing in copies.values() for copy in standing}
+    raw = await session.scalars(
+        select(InventoryNode).where(InventoryNode.cluster_id == cluster.id, InventoryNode.name.in_(places))
+    )
+    documents = await session.scalars(
+        select(InventoryGpuPod.document).where(
+            InventoryGpuPod.cluster_id == cluster.id, InventoryGpuPod.node.in_(places)
+        )
+    )
+    return Seen(
+        site=await _site(session, cluster.id, nodes, kept),
+        asked=Asked(sums.cpu_requested, sums.memory_requested_bytes),
+        copies=copies,
+        raw={row.name: row for row in raw},
+        pods=by_node(documents),
+    )
 
 
-async def _site(session: ReadSession, cluster_id: UUID, nodes: Sequence[NodeProfile]) -> Site:
+async def _site(session: ReadSession, cluster_id: UUID, nodes: Sequence[NodeProfile], kept: frozenset[str]) -> Site:
     present = await session.scalars(
         select(ClusterAddon.name).where(ClusterAddon.cluster_id == cluster_id, ClusterAddon.state == AddonState.READY)
     )
@@ -53,23 +249,36 @@ async def _site(session: ReadSession, cluster_id: UUID, nodes: Sequence[NodeProf
     return Site(
         rooms=tuple(rooms_of(nodes)),
         nodes=tuple(nodes),
+        kept=kept,
         has_pod_monitors=AddonName.PROMETHEUS in addons,
         runtime_class="nvidia" if AddonName.GPU_OPERATOR in addons else "",
     )
 
 
-async def _placed(session: ReadSession, cluster_id: UUID, namespace: str) -> dict[str, int]:
-    counted = (
-        select(InventoryGpuPod.release, func.count())
-        .where(
+async def _kept(session: ReadSession, cluster_id: UUID) -> frozenset[str]:
+    """Nodes with GPUs that a taint keeps for pods which ask for them."""
+    taints = InventoryNode.document["spec"]["taints"]
+    rows = await session.execute(
+        select(InventoryNode.name, taints).where(InventoryNode.cluster_id == cluster_id, InventoryNode.gpu_count > 0)
+    )
+    closing = {"NoSchedule", "NoExecute"}
+    return frozenset(name for name, found in rows if any(one.get("effect") in closing for one in found or ()))
+
+
+async def _copies(session: ReadSession, cluster_id: UUID, namespace: str) -> dict[str, list[Standing]]:
+    rows = await session.execute(
+        select(InventoryGpuPod.release, InventoryGpuPod.node, InventoryGpuPod.document).where(
             InventoryGpuPod.cluster_id == cluster_id,
             InventoryGpuPod.namespace == namespace,
             InventoryGpuPod.node.is_not(None),
             InventoryGpuPod.release.is_not(None),
+            InventoryGpuPod.phase.not_in(("Succeeded", "Failed")),
         )
-        .group_by(InventoryGpuPod.release)
     )
-    return {str(release): count for release, count in await session.execute(counted)}
+    copies: dict[str, list[Standing]] = defaultdict(list)
+    for release, node, document in rows:
+        copies[release].append(Standing(node, read_pod(document)))
+    return dict(copies)
 
 
 async def hold(session: ReadSession, cluster_id: UUID) -> None:
@@ -78,59 +287,9 @@ async def hold(session: ReadSession, cluster_id: UUID) -> None:
     await session.execute(text("select pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": key})
 
 
-async def waiting_on(session: ReadSession, cluster_id: UUID, seen: Look, *, but: UUID | None = None) -> list[Demand]:
-    """The demands of copies that were accepted and that the look has not counted yet."""
-    rows = select(Deployment).where(Deployment.cluster_id == cluster_id, Deployment.status.not_in(_GONE))
-    demands = []
-    for row in await session.scalars(rows.order_by(Deployment.created_at)):
-        copies = row.replicas_desired - seen.placed.get(row.helm_release, 0)
-        if row.id == but or copies <= 0 or _is_withdrawn(row):
-            continue
-        demand = demand_of(DeploymentConfig.model_validate(row.config), row.runtime, facts_of(row), seen.site)
-        if demand is not None:
-            demands.append(replace(demand, replicas=copies))
-    return demands
-
-
-def _is_withdrawn(row: Deployment) -> bool:
-    """Its first start failed, and nothing of it is in the cluster."""
-    return row.status is DeploymentStatus.FAILED and not row.endpoints
-
-
 def facts_of(row: Deployment) -> ModelFacts | None:
     """What is known of its model."""
     return ModelFacts(**row.model_facts) if row.model_facts else None
-
-
-def decide(
-    config: DeploymentConfig,
-    runtime: RuntimeType,
-    facts: ModelFacts | None,
-    site: Site,
-    *,
-    replicas: int,
-    waiting: Sequence[Demand] = (),
-) -> Fit:
-    """Whether the cluster has room for so many copies."""
-    demand = demand_of(config, runtime, facts, site)
-    if demand is not None:
-        return check_fit(replace(demand, replicas=replicas), site.rooms, waiting=waiting)
-    return _fit_on_processors(config, facts, site)
-
-
-def _fit_on_processors(config: DeploymentConfig, facts: ModelFacts | None, site: Site) -> Fit:
-    """Without GPUs only the nodes' memory is looked at."""
-    needed = facts.loaded_bytes(config.quantization) * 5 // 4 if facts else 0
-    usable = [node for node in site.nodes if node.schedulable and node.allocatable_memory_bytes >= needed]
-    reasons = tuple(
-        PoolReason(node.instance_type or node.name, 1, node.reasons or (f"it has less than {needed // _MIB} MiB",))
-        for node in site.nodes
-        if node not in usable
-    )
-    verdict = Verdict.NO if not usable else Verdict.YES if facts else Verdict.UNKNOWN
-    names = tuple(node.name for node in usable[:1])
-    warnings = () if facts else ("the model's config is not known, so its size is not known either",)
-    return Fit(verdict, names, () if usable else reasons, (), needed // _MIB if facts else None, warnings)
 
 
 def as_facts(fit: Fit) -> dict[str, Any]:

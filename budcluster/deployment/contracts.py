@@ -12,6 +12,8 @@ class ReleasePayload(OperationPayload):
     previous_revision: int = 0
     """What to go back to; 0: there is nothing."""
     previous_replicas: int = 0
+    force: bool = False
+    """Whether to try although the cluster has no room: a retry asks for room again."""
 
 
 class RemovalPayload(OperationPayload):
@@ -19,4 +21,4 @@ class RemovalPayload(OperationPayload):
 
     keep_cache: bool = False
     force: bool = False
-    """Forget it when the cluster cannot be reached."""
+    """Forget what cannot be removed: the cluster is out of reach, or something holds what is left."""

@@ -31,6 +31,18 @@ class DeploymentNameTaken(Conflict):
         )
 
 
+class IngressHostTaken(Conflict):
+    """Another deployment of this cluster answers at this host name; `deployment_id` is its id. Choose another one."""
+
+    title = "Ingress host is taken"
+
+    def __init__(self, host: str, deployment_id: UUID) -> None:
+        super().__init__(
+            f"Another deployment of the cluster answers at {host}; choose another ingress_host.",
+            deployment_id=deployment_id,
+        )
+
+
 class IllegalDeploymentMove(Conflict):
     """The deployment's present status does not allow this. Wait for the running operation, or look at its error."""
 
@@ -91,9 +103,11 @@ class ConfigNotUsable(Invalid):
     title = "Configuration cannot be used"
 
     def __init__(self, field: str, sentence: str) -> None:
+        """`field` is a key of the config, or another field of the body with a slash before it."""
+        pointer = field if field.startswith("/") else f"/config/{field}"
         super().__init__(
             f"{sentence[0].upper()}{sentence[1:].removesuffix('.')}.",
-            errors=[{"in": "body", "pointer": f"/config/{field}", "code": "unusable", "detail": sentence}],
+            errors=[{"in": "body", "pointer": pointer, "code": "unusable", "detail": sentence}],
         )
 
 

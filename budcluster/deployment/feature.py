@@ -5,6 +5,7 @@ from budcluster.config import Settings
 from budcluster.credentials.services import CredentialService
 from budcluster.deployment import refs, workflows
 from budcluster.deployment.activities import ReleaseActivities
+from budcluster.deployment.admission import Admission
 from budcluster.deployment.followers import ChangeFollower, DeployFollower, RemovalFollower
 from budcluster.deployment.helm_utils import ReleaseLocks
 from budcluster.deployment.records import Records
@@ -22,6 +23,7 @@ def deployment_feature(
     access: ClusterAccess,
     credentials: CredentialService,
     journals: Journals,
+    admission: Admission,
     clock: Clock,
 ) -> Feature:
     """Everything that long work on deployments needs."""
@@ -30,7 +32,7 @@ def deployment_feature(
     release = ReleaseActivities(records, access, credentials, database, journals, locks, settings.deployments)
     serving = ServingActivities(records, access, journals, clock)
     removal = RemovalActivities(records, access, journals, locks, settings.deployments)
-    changes = ChangeFollower(clock)
+    changes = ChangeFollower(clock, admission)
     return Feature(
         workflows=[
             (refs.DEPLOY_MODEL, workflows.deploy_model),
@@ -51,7 +53,7 @@ def deployment_feature(
             (refs.VERIFY_REMOVAL, removal.verify_removal),
         ],
         followers={
-            "deploy_model": DeployFollower(clock),
+            "deploy_model": DeployFollower(clock, admission),
             "scale_deployment": changes,
             "update_deployment": changes,
             "delete_deployment": RemovalFollower(clock),

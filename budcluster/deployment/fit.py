@@ -5,19 +5,17 @@ caller holds a lock per cluster while it asks and writes the row.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from budcluster.deployment.model_facts import ModelFacts
+from budcluster.deployment.demands import Demand, together
+from budcluster.deployment.placing import Stock, refusals, short_of_host
 from budcluster.deployment.rooms import Room
-from budcluster.deployment.sizing import Estimate, Shape, estimate
-from budcluster.hardware.profile import GpuVendor, Sharing
+from budcluster.deployment.sizing import Estimate, divides, misshapen
 
-_BF16: Final = (8, 0)
-_FP8: Final = (8, 9)
-_SUGGESTED_TP: Final = (2, 4, 8)
+_WIDEST: Final = 64
 
 
 class Verdict(StrEnum):
@@ -26,35 +24,6 @@ class Verdict(StrEnum):
     YES = "yes"
     NO = "no"
     UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A slice of a GPU, as HAMi gives it."""
-
-    memory_mib: int
-    cores_percent: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What one deployment asks of a cluster."""
-
-    shape: Shape
-    replicas: int = 1
-    facts: ModelFacts | None = None
-    """None where the model's config is not known."""
-    gpu_model: str | None = None
-    share: Share | None = None
-    vendors: frozenset[GpuVendor] = frozenset({GpuVendor.NVIDIA})
-    """Whose devices the runtime's image runs on."""
-    min_driver_major: int | None = None
-    """NVIDIA driver that the image's CUDA needs."""
-    dtype: str = "auto"
-
-    def sized(self) -> Estimate | None:
-        """Memory per device, where the model is known."""
-        return estimate(self.facts, self.shape) if self.facts else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,148 +48,137 @@ class Fit:
     needed_mib: int | None
     """Memory per device; None when the model is not known."""
     warnings: tuple[str, ...] = ()
+    resource: str | None = None
+    """The name by which devices are asked for there; None without GPUs."""
 
 
-def check_fit(demand: Demand, rooms: Sequence[Room], *, waiting: Sequence[Demand] = ()) -> Fit:
+def check_fit(demand: Demand, rooms: Sequence[Room], *, waiting: Iterable[Demand] = ()) -> Fit:
     """Look for places for all replicas, after those that are `waiting` have taken theirs."""
-    left = list(rooms)
-    for earlier in waiting:
-        left, _ = _place(earlier, left)
+    stock = Stock(rooms)
+    for earlier in together(waiting):
+        stock.place(earlier)
     size = demand.sized()
-    _, nodes = _place(demand, left)
+    faults = misshapen(demand.facts, demand.shape) if demand.facts else ()
+    if faults:
+        every = (PoolReason("every node", len({room.node for room in rooms}), faults),)
+        nearest = _nearest(demand, stock, size)
+        return Fit(Verdict.NO, (), every, nearest, size.needed_mib() if size else None, _warnings(size))
+    resource = demand.resource or stock.best_resource(demand)
+    nodes = stock.copy().place(replace(demand, resource=resource)) if resource else []
     complete = len(nodes) == demand.replicas
     known = Verdict.YES if size else Verdict.UNKNOWN
     return Fit(
         verdict=known if complete else Verdict.NO,
         nodes=tuple(nodes),
-        reasons=() if complete else _reasons(demand, left, size),
-        nearest=() if complete else _nearest(demand, left, size),
+        reasons=() if complete else _reasons(demand, _after(demand, stock), size),
+        nearest=() if complete else _nearest(demand, stock, size),
         needed_mib=size.needed_mib() if size else None,
         warnings=_warnings(size),
+        resource=resource,
     )
 
 
-def _place(demand: Demand, rooms: list[Room]) -> tuple[list[Room], list[str]]:
-    """Put in as many replicas as there is room for, tightest node first; the rooms left, and the nodes taken."""
-    left, nodes = list(rooms), []
-    size = demand.sized()
-    for _ in range(demand.replicas):
-        candidates = [
-            (room.whole_devices, position, found)
-            for position, room in enumerate(left)
-            if not _refusals(demand, room, size)
-            and (found := room.fitting(demand.shape.devices, share_mib=_share_mib(demand)))
-        ]
-        if not candidates:
-            break
-        _, position, found = min(candidates, key=lambda candidate: candidate[:2])
-        left[position] = left[position].taking(found, share_mib=_share_mib(demand))
-        nodes.append(left[position].node)
-    return left, nodes
+def _after(demand: Demand, stock: Stock) -> Stock:
+    """What is left when as many replicas as can have moved in."""
+    left = stock.copy()
+    left.place(demand)
+    return left
 
 
-def _share_mib(demand: Demand) -> int | None:
-    return demand.share.memory_mib if demand.share else None
-
-
-def _refusals(demand: Demand, room: Room, size: Estimate | None) -> list[str]:
-    """Reasons that no free GPU would cure."""
-    reasons = []
-    if room.vendor not in demand.vendors:
-        return [f"its GPUs are made by {room.vendor}, and the runtime's image does not run on them"]
-    if demand.gpu_model and demand.gpu_model != room.model:
-        reasons.append(f"its GPUs are {room.model or 'not of one known model'}, and {demand.gpu_model} was asked for")
-    if demand.share and room.sharing is not Sharing.HAMI:
-        reasons.append("a share of a GPU was asked for, and only HAMi gives shares with a memory limit")
-    if demand.share and demand.shape.devices > 1:
-        reasons.append("several GPUs per replica crash on shares of GPUs; ask for whole ones")
-    if demand.shape.devices > 1 and room.sharing in {Sharing.TIME_SLICING, Sharing.MPS, Sharing.MIG}:
-        reasons.append(f"several GPUs per replica do not work with {room.sharing}")
-    driver = demand.min_driver_major
-    if driver and room.vendor is GpuVendor.NVIDIA and room.driver_major is not None and room.driver_major < driver:
-        reasons.append(f"its NVIDIA driver is {room.driver_major}, and the image needs {driver} or newer")
-    reasons += _format_refusals(demand, room)
-    memory = _share_mib(demand) or room.memory_mib
-    if size is not None and memory is not None and not size.fits(memory):
-        reasons.append(f"a device needs {size.needed_mib()} MiB, and has {memory} MiB")
-    return reasons
-
-
-def _format_refusals(demand: Demand, room: Room) -> list[str]:
-    capability = room.compute_capability
-    if capability is None:
-        return []
-    shown = f"{capability[0]}.{capability[1]}"
-    if demand.dtype == "bfloat16" and capability < _BF16:
-        return [f"bfloat16 needs compute capability 8.0, and its GPUs have {shown}; use float16"]
-    if demand.shape.quantization == "fp8" and capability < _FP8:
-        return [f"fp8 needs compute capability 8.9, and its GPUs have {shown}"]
-    return []
-
-
-def _reasons(demand: Demand, rooms: Sequence[Room], size: Estimate | None) -> tuple[PoolReason, ...]:
-    pools: dict[str, list[Room]] = defaultdict(list)
-    for room in rooms:
-        pools[room.pool].append(room)
+def _reasons(demand: Demand, stock: Stock, size: Estimate | None) -> tuple[PoolReason, ...]:
+    pools: dict[str, list[tuple[Room, list[str]]]] = defaultdict(list)
+    for kind, nodes in stock.kinds():
+        pools[kind.pool].append((kind, nodes))
     return tuple(
-        PoolReason(pool, len({room.node for room in members}), tuple(_pool_reasons(demand, members, size)))
-        for pool, members in sorted(pools.items())
+        PoolReason(pool, len({node for _, nodes in kinds for node in nodes}), _pool_reasons(demand, kinds, size))
+        for pool, kinds in sorted(pools.items())
     )
 
 
-def _pool_reasons(demand: Demand, rooms: list[Room], size: Estimate | None) -> list[str]:
+def _pool_reasons(demand: Demand, kinds: list[tuple[Room, list[str]]], size: Estimate | None) -> tuple[str, ...]:
     found: dict[str, None] = {}
-    most_free = 0
-    for room in rooms:
-        refusals = _refusals(demand, room, size)
-        if refusals:
-            found |= dict.fromkeys(refusals)
+    most_free: int | None = None
+    for room, nodes in kinds:
+        if refused := refusals(demand, room, size):
+            found |= dict.fromkeys(refused)
         elif room.closed:
-            found |= dict.fromkeys(f"node {room.node} {reason}" for reason in room.closed)
+            found |= dict.fromkeys(f"node {node} {reason}" for node in nodes[:10] for reason in room.closed)
+        elif room.whole_devices >= demand.shape.devices and (short := short_of_host(demand, room)):
+            found[short] = None
         else:
-            most_free = max(most_free, room.whole_devices)
-    open_rooms = [room for room in rooms if not _refusals(demand, room, size) and not room.closed]
-    if open_rooms and demand.share:
-        found[f"no device has {demand.share.memory_mib} MiB free"] = None
-    elif open_rooms:
+            most_free = max(most_free or 0, room.whole_devices)
+    if most_free is not None and demand.share:
+        cores = f" and {demand.share.cores_percent} % of its cores" if demand.share.cores_percent else ""
+        found[f"no device has {demand.share.memory_mib} MiB{cores} free"] = None
+    elif most_free is not None:
         found[
             f"a replica needs {demand.shape.devices} free GPUs on one node, and the most that a node has left is "
             f"{most_free}"
         ] = None
-    return list(found)
+    return tuple(found)
 
 
-def _nearest(demand: Demand, rooms: Sequence[Room], size: Estimate | None) -> tuple[str, ...]:
+def _nearest(demand: Demand, stock: Stock, size: Estimate | None) -> tuple[str, ...]:
     """The smallest changes that would fit now, at most one of each kind."""
     sentences = []
-    if demand.gpu_model and _fits(replace(demand, gpu_model=None), rooms):
+    if demand.gpu_model and _fits(replace(demand, gpu_model=None), stock):
         sentences.append("without asking for a GPU model it fits")
-    for tensor_parallel in _SUGGESTED_TP if demand.facts and not demand.share else ():
-        wider = replace(demand, shape=replace(demand.shape, tensor_parallel=tensor_parallel))
-        divides = demand.facts is not None and demand.facts.attention_heads % tensor_parallel == 0
-        if tensor_parallel > demand.shape.tensor_parallel and divides and _fits(wider, rooms):
-            sentences.append(f"with tensor_parallel_size {tensor_parallel} it fits")
-            break
-    if size is not None and (context := _largest_context(demand, rooms, size)):
+    if (tensor_parallel := _nearest_width(demand, stock)) is not None:
+        sentences.append(f"with tensor_parallel_size {tensor_parallel} it fits")
+    if (depth := _nearest_depth(demand, stock)) is not None:
+        sentences.append(f"with pipeline_parallel_size {depth} it fits")
+    if size is not None and (context := _largest_context(demand, stock, size)):
         sentences.append(f"with max_model_len {context} it fits")
-    _, nodes = _place(demand, list(rooms))
-    if 0 < len(nodes) < demand.replicas:
-        sentences.append(f"with {len(nodes)} replicas it fits")
+    copies = 0 if _is_misshapen(demand) else len(stock.copy().place(demand))
+    if 0 < copies < demand.replicas:
+        sentences.append(f"with {copies} replicas it fits")
     return tuple(sentences)
 
 
-def _largest_context(demand: Demand, rooms: Sequence[Room], size: Estimate) -> int | None:
-    memories = {_share_mib(demand) or room.memory_mib or 0 for room in rooms if not room.closed}
+def _nearest_width(demand: Demand, stock: Stock) -> int | None:
+    """The next wider split that fits; where the present one cannot be, the next narrower one also."""
+    if demand.facts is None or demand.share:
+        return None
+    present = demand.shape.tensor_parallel
+    wider = [width for width in range(present + 1, _WIDEST + 1) if width % 2 == 0]
+    narrower = list(range(present - 1, 0, -1)) if not divides(demand.facts, present) else []
+    widths = sorted(narrower + wider, key=lambda width: (abs(width - present), width))
+    for width in widths:
+        asked = replace(demand, shape=replace(demand.shape, tensor_parallel=width))
+        if divides(demand.facts, width) and _fits(asked, stock):
+            return width
+    return None
+
+
+def _nearest_depth(demand: Demand, stock: Stock) -> int | None:
+    """The most stages that the layers can be cut into and that fit; only where there are more stages than layers."""
+    if demand.facts is None or demand.shape.pipeline_parallel <= demand.facts.layers:
+        return None
+    depths = range(demand.facts.layers, 0, -1)
+    asked = (replace(demand, shape=replace(demand.shape, pipeline_parallel=depth)) for depth in depths)
+    return next((one.shape.pipeline_parallel for one in asked if _fits(one, stock)), None)
+
+
+def _largest_context(demand: Demand, stock: Stock, size: Estimate) -> int | None:
+    memories = {
+        demand.share.memory_mib if demand.share else room.memory_mib or 0
+        for room, _ in stock.kinds()
+        if not room.closed
+    }
     for memory in sorted(memories, reverse=True):
         context = size.largest_context(memory) // 256 * 256
         shorter = replace(demand, shape=replace(demand.shape, max_model_len=context))
-        if 0 < context < demand.shape.max_model_len and _fits(shorter, rooms):
+        if 0 < context < demand.shape.max_model_len and _fits(shorter, stock):
             return context
     return None
 
 
-def _fits(demand: Demand, rooms: Sequence[Room]) -> bool:
-    return len(_place(demand, list(rooms))[1]) == demand.replicas
+def _is_misshapen(demand: Demand) -> bool:
+    return demand.facts is not None and bool(misshapen(demand.facts, demand.shape))
+
+
+def _fits(demand: Demand, stock: Stock) -> bool:
+    return not _is_misshapen(demand) and len(stock.copy().place(demand)) == demand.replicas
 
 
 def _warnings(size: Estimate | None) -> tuple[str, ...]:

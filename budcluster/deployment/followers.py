@@ -5,13 +5,16 @@ from typing import Any
 import structlog
 
 from budcluster.audit import services as audit
-from budcluster.deployment import repository
+from budcluster.deployment import capacity, repository
+from budcluster.deployment.admission import Admission
 from budcluster.deployment.contracts import ReleasePayload
 from budcluster.deployment.errors import DeploymentIsBeingDeleted, DeploymentNotFound
+from budcluster.deployment.intent import require_room
 from budcluster.deployment.lifecycle import move
 from budcluster.deployment.models import Deployment, DeploymentStatus
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import WriteSession
+from budcluster.operations.errors import OperationNotRetryable
 from budcluster.operations.models import Operation, OperationStatus
 from budcluster.operations.services import launch_payload
 
@@ -21,8 +24,9 @@ log = structlog.get_logger(__name__)
 class DeployFollower:
     """The first start of a deployment."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, admission: Admission) -> None:
         self._clock = clock
+        self._admission = admission
 
     async def finished(self, session: WriteSession, operation: Operation) -> None:
         """RUNNING when it serves; else FAILED with the cause, and nothing of it is left in the cluster."""
@@ -39,8 +43,15 @@ class DeployFollower:
         log.info("deployment.first_start_ended", deployment_id=str(deployment.id), status=deployment.status.value)
 
     async def reopened(self, session: WriteSession, operation: Operation) -> None:
-        """Back to PENDING."""
+        """Back to PENDING, if there is still room: another deployment may have taken the place meanwhile.
+
+        Raises NoCapacity, ClusterNotReady, OperationNotRetryable for one that came up by itself.
+        """
         deployment = await _reopened(session, operation)
+        if deployment.status is not DeploymentStatus.FAILED:
+            raise OperationNotRetryable(f"{deployment.name} came up by itself and is {deployment.status}: change that.")
+        payload = ReleasePayload.model_validate(launch_payload(operation))
+        await _require_room(self._admission, session, deployment, payload)
         move(deployment, DeploymentStatus.PENDING)
         deployment.error = deployment.diagnosis = None
 
@@ -48,8 +59,9 @@ class DeployFollower:
 class ChangeFollower:
     """Scaling, changing and going back."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, admission: Admission) -> None:
         self._clock = clock
+        self._admission = admission
 
     async def finished(self, session: WriteSession, operation: Operation) -> None:
         """RUNNING or PARKED as wanted; after a failure what was before, with the error noted."""
@@ -68,9 +80,10 @@ class ChangeFollower:
         log.info("deployment.change_ended", deployment_id=str(deployment.id), status=deployment.status.value)
 
     async def reopened(self, session: WriteSession, operation: Operation) -> None:
-        """UPDATING again, to what was wanted."""
+        """UPDATING again, to what was wanted, if there is room for it. Raises NoCapacity, ClusterNotReady."""
         deployment = await _reopened(session, operation)
         payload = ReleasePayload.model_validate(launch_payload(operation))
+        await _require_room(self._admission, session, deployment, payload)
         await _point_to(session, deployment, payload.revision, payload.replicas)
         move(deployment, DeploymentStatus.UPDATING)
 
@@ -116,6 +129,16 @@ async def _reopened(session: WriteSession, operation: Operation) -> Deployment:
     if deployment.status is DeploymentStatus.DELETING:
         raise DeploymentIsBeingDeleted(deployment.name)
     return deployment
+
+
+async def _require_room(
+    admission: Admission, session: WriteSession, deployment: Deployment, payload: ReleasePayload
+) -> None:
+    revision = await repository.get_revision(session, deployment.id, payload.revision)
+    cluster = await admission.ready_cluster(session, deployment.cluster_id)
+    await capacity.hold(session, cluster.id)
+    fit = await admission.fit_of(session, cluster, deployment, revision, replicas=payload.replicas)
+    require_room(fit, force=payload.force)
 
 
 async def _point_to(session: WriteSession, deployment: Deployment, revision: int, replicas: int) -> None:

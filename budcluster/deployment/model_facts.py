@@ -62,6 +62,10 @@ class ModelFacts:
         embeddings = self.vocabulary * self.hidden_size * (1 if self.tied_embeddings else 2)
         return embeddings + attention * self.layers + feed_forward
 
+    def file_bytes(self) -> int:
+        """Bytes of the weight files: what is downloaded and kept, in whatever form it is loaded."""
+        return self.weights_bytes if self.weights_bytes is not None else self.loaded_bytes(None)
+
     def loaded_bytes(self, quantization: str | None) -> int:
         """Bytes of all weights in GPU memory, over all devices."""
         requantized = quantization is not None and quantization != self.quantization

@@ -80,6 +80,11 @@ class Deployment(Versioned, Base):
         """Wanted and ready copies, as callers see them."""
         return {"desired": self.replicas_desired, "ready": self.replicas_ready}
 
+    @property
+    def served_model(self) -> str:
+        """What requests have to call the model."""
+        return self.model if self.runtime is RuntimeType.TENSORRT_LLM else self.name
+
 
 class DeploymentRevision(Base):
     """One way in which a deployment was or is meant to run. Never changed: going back makes a new one."""

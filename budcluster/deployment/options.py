@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from budcluster.api.schemas import Body, Parsed
 from budcluster.deployment.runtimes.flags import MAX_ARGS, MAX_LENGTH
+from budcluster.deployment.runtimes.image import image_of
 from budcluster.deployment.runtimes.launch import CACHE_PATH, Hardware
 from budcluster.deployment.values import CacheMode
 
@@ -16,9 +17,6 @@ MAX_REPLICAS: Final = 100
 _MAX_TOKENS: Final = 10_000_000
 _MAX_MODEL_CONFIG: Final = 64 * 1024
 
-_IMAGE: Final = (
-    r"^[a-z0-9][a-z0-9.-]{0,200}(:[0-9]{1,5})?(/[a-z0-9][a-z0-9._-]{0,127}){0,8}:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"
-)
 _HOST: Final = r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.){0,8}[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 _LABEL_VALUE: Final = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 _ENV_NAME: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
@@ -53,6 +51,11 @@ def check_model(model: str) -> str:
             f"must be a Hugging Face id such as org/name, a path below {CACHE_PATH}, or an s3:// or gs:// address"
         )
     return model
+
+
+def _check_image(reference: str) -> str:
+    image_of(reference)
+    return reference
 
 
 def _check_argument(argument: str) -> str:
@@ -144,7 +147,9 @@ class DeploymentConfig(Body):
     hardware: Parsed[Hardware | None] = Field(None, description="Default: what the cluster has.")
     gpu_model: str | None = Field(None, pattern=_LABEL_VALUE, examples=["NVIDIA-H100-80GB-HBM3"])
     gpu_share: GpuShare | None = None
-    image: str | None = Field(None, max_length=512, pattern=_IMAGE, description="Instead of the pinned one.")
+    image: Annotated[str, Field(max_length=512), AfterValidator(_check_image)] | None = Field(
+        None, description="Instead of the pinned one, by tag or digest.", examples=["vllm/vllm-openai:v0.33.0"]
+    )
     extra_args: list[Annotated[str, Field(max_length=MAX_LENGTH), AfterValidator(_check_argument)]] = Field(
         default_factory=list, max_length=MAX_ARGS, description="Further flags of the runtime.",
         examples=[["--enable-prefix-caching"]],

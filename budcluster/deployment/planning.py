@@ -1,21 +1,36 @@
 """From what was asked to what is started: runtime, context, image, GPUs. Pure; refusals are ConfigNotUsable."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
+from budcluster.deployment.demands import AnyDemand, Demand, ProcessorDemand
 from budcluster.deployment.errors import ConfigNotUsable
-from budcluster.deployment.fit import Demand, Share, Verdict, check_fit
 from budcluster.deployment.model_facts import ModelFacts
 from budcluster.deployment.models import RuntimeType
 from budcluster.deployment.options import DeploymentConfig
-from budcluster.deployment.rooms import Room
+from budcluster.deployment.rooms import Room, Share
 from budcluster.deployment.runtimes import RUNTIMES
 from budcluster.deployment.runtimes.flags import FlagRefused
 from budcluster.deployment.runtimes.launch import Hardware, Launch, LaunchRequest, NotSupported
-from budcluster.deployment.sizing import Shape, max_model_length
-from budcluster.deployment.values import Cache, CacheMode, ReleasePlan, Rollout, SecretEnv, chart_values
+from budcluster.deployment.sizing import (
+    CORES_WITHOUT_GPU,
+    Budget,
+    Shape,
+    max_model_length,
+    memory_without_gpu_gib,
+)
+from budcluster.deployment.values import (
+    RESOURCES,
+    Cache,
+    CacheMode,
+    ReleasePlan,
+    Rollout,
+    SecretEnv,
+    chart_values,
+)
 from budcluster.hardware.profile import GpuVendor, NodeProfile, Sharing
 
 DEFAULT_CONTEXT: Final = 4096
@@ -32,6 +47,8 @@ class Site:
 
     rooms: tuple[Room, ...]
     nodes: tuple[NodeProfile, ...] = ()
+    kept: frozenset[str] = frozenset()
+    """Nodes that take only pods with GPUs."""
     has_pod_monitors: bool = False
     runtime_class: str = ""
 
@@ -74,13 +91,26 @@ def context_of(config: DeploymentConfig, facts: ModelFacts | None) -> Context:
     return Context(asked)
 
 
-def demand_of(config: DeploymentConfig, runtime: RuntimeType, facts: ModelFacts | None, site: Site) -> Demand | None:
-    """What it asks of the cluster's GPUs; None when it runs without."""
+def demand_of(config: DeploymentConfig, runtime: RuntimeType, facts: ModelFacts | None, site: Site) -> AnyDemand:
+    """What it asks of the cluster."""
     hardware = site.hardware(config)
+    known = RUNTIMES[runtime]
     if hardware is Hardware.CPU:
-        return None
+        processes = config.tensor_parallel_size * config.pipeline_parallel_size
+        loaded = facts.loaded_bytes(config.quantization) if facts else None
+        return ProcessorDemand(
+            cores=CORES_WITHOUT_GPU * processes,
+            memory_gib=memory_without_gpu_gib(loaded, processes),
+            processes=processes,
+            replicas=config.replicas,
+            is_sized=facts is not None,
+            architecture="amd64" if config.image is None else None,
+            needs_vectors=True,
+        )
     share = config.gpu_share
-    vendor = next(vendor for vendor, kind in _VENDORS.items() if kind is hardware)
+    budget = Budget()
+    with suppress(FlagRefused):  # told when it is asked for; a row that was accepted before must not stop others
+        budget = known.budget(config.extra_args)
     return Demand(
         shape=Shape(
             tensor_parallel=config.tensor_parallel_size,
@@ -93,9 +123,10 @@ def demand_of(config: DeploymentConfig, runtime: RuntimeType, facts: ModelFacts 
         facts=facts,
         gpu_model=config.gpu_model,
         share=Share(share.memory_mib, share.cores_percent) if share else None,
-        vendors=frozenset({vendor}),
-        min_driver_major=None if config.image else RUNTIMES[runtime].min_driver_major,
+        vendors=frozenset({vendor for vendor, kind in _VENDORS.items() if kind is hardware}),
+        min_driver_major=known.driver_for(config.image),
         dtype=config.dtype,
+        budget=budget,
     )
 
 
@@ -113,22 +144,44 @@ class Wanted:
     facts: ModelFacts | None
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the copies are to stand, and how they get there."""
+
+    rollout: Rollout
+    resource: str | None = None
+    """The name by which devices are asked for; None: the plain one of the hardware."""
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the service's settings say of every release."""
+
+    network_policy: bool = False
+    ingress_class: str = ""
+    ingress_tls: bool = False
+    ingress_tls_secret: str = ""
+    hub_mirror: str | None = None
+
+
 def runtime_of(wanted: Wanted, site: Site) -> RuntimeType:
     """The runtime that was asked for; else the first that has an image for the hardware and knows every choice.
 
-    Raises ConfigNotUsable with the first one's reason when none can.
+    Raises ConfigNotUsable: for what cannot be run, with the first runtime's reason where none was named.
     """
     if wanted.runtime is not None:
+        _launch(wanted, wanted.runtime, site)
         return wanted.runtime
-    refusals = []
+    refused = []
     for runtime in RUNTIMES:
         try:
             _launch(wanted, runtime, site)
         except ConfigNotUsable as refusal:
-            refusals.append(refusal)
+            refused.append(refusal)
         else:
             return runtime
-    raise refusals[0]
+    raise refused[0]
 
 
 def _launch(wanted: Wanted, runtime: RuntimeType, site: Site) -> tuple[LaunchRequest, Launch]:
@@ -142,50 +195,74 @@ def _launch(wanted: Wanted, runtime: RuntimeType, site: Site) -> tuple[LaunchReq
 
 
 def values_of(
-    wanted: Wanted,
-    site: Site,
-    *,
-    rollout: Rollout,
-    network_policy: bool = False,
-    ingress_class: str = "",
-    hub_mirror: str | None = None,
+    wanted: Wanted, site: Site, placement: Placement, surroundings: Surroundings = Surroundings()
 ) -> dict[str, Any]:
     """The chart's values. Raises ConfigNotUsable."""
     config, runtime = wanted.config, runtime_of(wanted, site)
-    _require_sound(config)
     request, launch = _launch(wanted, runtime, site)
+    require_sound(config, replicas=config.replicas)
+    _require_own_names(config, launch)
+    is_nvidia = request.hardware is Hardware.NVIDIA
     plan = ReleasePlan(
         deployment_id=str(wanted.id),
         runtime=runtime,
         request=request,
         launch=launch,
         replicas=config.replicas,
-        rollout=rollout,
+        rollout=placement.rollout,
+        resource=placement.resource or RESOURCES.get(request.hardware, ""),
+        nodes=placement.nodes,
+        on_hami=is_nvidia and site.has_hami(),
         share_memory_mib=config.gpu_share.memory_mib if config.gpu_share else None,
         share_cores_percent=config.gpu_share.cores_percent if config.gpu_share else None,
         gpu_model=config.gpu_model,
         cache=cache_of(config),
-        env={**({"HF_ENDPOINT": hub_mirror} if hub_mirror else {}), **config.env},
+        env={**({"HF_ENDPOINT": surroundings.hub_mirror} if surroundings.hub_mirror else {}), **config.env},
         secret_env=secret_env(config, wanted.release),
         pull_secrets=(pull_secret_name(wanted.release),) if config.registry_credential_id else (),
-        runtime_class=site.runtime_class if request.hardware is Hardware.NVIDIA else "",
+        credentials=_credentials(config),
+        runtime_class=site.runtime_class if is_nvidia else "",
         has_pod_monitors=site.has_pod_monitors,
-        network_policy=network_policy,
+        network_policy=surroundings.network_policy,
         ingress_host=config.ingress_host,
-        ingress_class=ingress_class,
+        ingress_class=surroundings.ingress_class,
+        ingress_tls=surroundings.ingress_tls,
+        ingress_tls_secret=surroundings.ingress_tls_secret,
     )
     return chart_values(plan)
 
 
-def _require_sound(config: DeploymentConfig) -> None:
-    """What no cluster could cure."""
+def require_sound(config: DeploymentConfig, *, replicas: int) -> None:
+    """Refuse what no cluster could cure, for so many copies. Raises ConfigNotUsable."""
     devices = config.tensor_parallel_size * config.pipeline_parallel_size
     if config.gpu_share and devices > 1:
         raise ConfigNotUsable("gpu_share", "several GPUs per replica crash on shares of GPUs; ask for whole ones")
     if config.gpu_share and config.hardware not in {None, Hardware.NVIDIA}:
         raise ConfigNotUsable("gpu_share", "only NVIDIA GPUs are handed out in shares")
-    if config.cache.mode is CacheMode.PVC and config.cache.access_mode == "ReadWriteOnce" and config.replicas > 1:
-        raise ConfigNotUsable("cache", "several replicas on different nodes cannot mount one ReadWriteOnce volume")
+    if config.gpu_model and config.hardware is Hardware.HABANA:
+        raise ConfigNotUsable("gpu_model", "no label of a node tells generations of Gaudi apart; ask without it")
+    if replicas > 1 and holds_one_node(config):
+        raise ConfigNotUsable(
+            "cache",
+            "several replicas on different nodes cannot mount one ReadWriteOnce volume; use access_mode ReadWriteMany",
+        )
+
+
+def holds_one_node(config: DeploymentConfig) -> bool:
+    """Whether its cache can be mounted on one node only."""
+    mounted = config.cache.mode in {CacheMode.PVC, CacheMode.EXISTING}
+    return mounted and config.cache.access_mode == "ReadWriteOnce"
+
+
+def _require_own_names(config: DeploymentConfig, launch: Launch) -> None:
+    """No variable of the caller's shadows one of ours, or one of his own. Raises ConfigNotUsable."""
+    names = [secret.env for secret in config.secrets]
+    if config.hugging_face_credential_id and "HF_TOKEN" in names:
+        raise ConfigNotUsable("secrets", "HF_TOKEN is set by hugging_face_credential_id already; name it once")
+    for name in (*names, *config.env):
+        field_name = "secrets" if name in names else "env"
+        if name in launch.env and config.env.get(name) != launch.env[name]:
+            raise ConfigNotUsable(field_name, f"{name} is set by the service; choose another name")
 
 
 def _request(wanted: Wanted, site: Site) -> LaunchRequest:
@@ -205,7 +282,8 @@ def _request(wanted: Wanted, site: Site) -> LaunchRequest:
         revision=config.revision,
         trust_remote_code=config.trust_remote_code,
         extra_args=tuple(config.extra_args),
-        weights_bytes=facts.loaded_bytes(config.quantization) if facts else None,
+        file_bytes=facts.file_bytes() if facts else None,
+        loaded_bytes=facts.loaded_bytes(config.quantization) if facts else None,
         whole_gpus_on_hami=hardware is Hardware.NVIDIA and config.gpu_share is None and site.has_hami(),
         image=config.image,
         startup_timeout_s=config.startup_timeout_s,
@@ -241,13 +319,13 @@ def secret_env(config: DeploymentConfig, release: str) -> tuple[SecretEnv, ...]:
     return tuple(SecretEnv(name, secret_name(release), name) for name in names)
 
 
+def _credentials(config: DeploymentConfig) -> tuple[str, ...]:
+    """Which credential, and which part of it, stands behind each variable."""
+    hub = config.hugging_face_credential_id
+    named = [f"{secret.env}={secret.credential_id}/{secret.field}" for secret in config.secrets]
+    return (*([f"HF_TOKEN={hub}/token"] if hub else []), *sorted(named))
+
+
 def with_replicas(values: Mapping[str, Any], replicas: int) -> dict[str, Any]:
     """The same values for so many copies."""
     return {**values, "replicas": replicas, "podDisruptionBudget": {"enabled": replicas > 1}}
-
-
-def room_for_one_more(demand: Demand | None, rooms: Sequence[Room], waiting: Sequence[Demand]) -> bool:
-    """Whether a new copy can start while the old ones still run."""
-    if demand is None:
-        return True
-    return check_fit(replace(demand, replicas=1), rooms, waiting=waiting).verdict is not Verdict.NO

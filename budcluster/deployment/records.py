@@ -1,5 +1,6 @@
 """What activities read and write of a deployment's row: short sessions, guarded writes."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -8,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import select, update
 
 from budcluster.deployment import repository
+from budcluster.deployment.contracts import RemovalPayload
 from budcluster.deployment.errors import DeploymentNotFound
 from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
 from budcluster.deployment.options import DeploymentConfig
@@ -16,7 +18,7 @@ from budcluster.kit.clock import Clock
 from budcluster.kit.database import Database
 from budcluster.kube.diagnosis import Finding
 from budcluster.operations.contracts import OperationPayload
-from budcluster.operations.models import OperationStep
+from budcluster.operations.models import Operation, OperationStep
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class DeploymentFacts:
     name: str
     namespace: str
     release: str
+    is_being_deleted: bool = False
+    """Whether its DELETE waits or works."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,10 @@ class Records:
         """The deployment. Raises DeploymentNotFound."""
         async with self._database.reading() as session:
             row = await repository.get_deployment(session, deployment_id)
-        return DeploymentFacts(row.id, row.cluster_id, row.name, row.namespace, row.helm_release)
+        is_being_deleted = row.status is DeploymentStatus.DELETING
+        return DeploymentFacts(
+            row.id, row.cluster_id, row.name, row.namespace, row.helm_release, is_being_deleted=is_being_deleted
+        )
 
     async def revision(self, deployment_id: UUID, number: int, *, replicas: int) -> RevisionFacts:
         """A revision, its values for so many copies. Raises RevisionNotFound."""
@@ -64,6 +71,19 @@ class Records:
         )
         async with self._database.reading() as session:
             return (await session.scalars(wanted)).one_or_none() or self._clock.now()
+
+    async def attempt_began_at(self, payload: OperationPayload) -> datetime:
+        """When this attempt of the operation began."""
+        wanted = select(Operation.started_at).where(Operation.id == payload.operation_id)
+        async with self._database.reading() as session:
+            return (await session.scalars(wanted)).one_or_none() or self._clock.now()
+
+    async def as_asked(self, payload: RemovalPayload) -> RemovalPayload:
+        """The payload with what was asked for since: a DELETE joins the one that is under way."""
+        wanted = select(Operation.payload).where(Operation.id == payload.operation_id)
+        async with self._database.reading() as session:
+            asked = await session.scalar(wanted)
+        return RemovalPayload.model_validate({**payload.model_dump(), **(asked or {})})
 
     async def begin(self, deployment_id: UUID) -> None:
         """PENDING becomes DEPLOYING; any other status stays."""
@@ -105,3 +125,13 @@ def diagnosis_of(finding: Finding, now: datetime) -> dict[str, Any]:
     facts = asdict(finding)
     del facts["weight"]
     return {**facts, "lines": list(finding.lines), "since": now.isoformat()}
+
+
+def endpoints_of(release: str, namespace: str, values: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Where the API is reached: inside the cluster, and by its host name where it has one."""
+    inside = {"kind": "cluster", "url": f"http://{release}.{namespace}.svc.cluster.local/v1"}
+    ingress = values["ingress"]
+    if not ingress["enabled"]:
+        return [inside]
+    scheme = "https" if (ingress.get("tls") or {}).get("enabled") else "http"
+    return [inside, {"kind": "ingress", "url": f"{scheme}://{ingress['host']}/v1"}]

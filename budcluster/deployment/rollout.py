@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from budcluster.deployment.progress import Progress, progress_of, together
@@ -12,13 +13,16 @@ from budcluster.kube.client import ClusterClient
 from budcluster.kube.diagnosis import Finding, PodEvidence, diagnose
 from budcluster.kube.diagnosis.finding import Weight
 from budcluster.kube.errors import Gone, KubeError, NotFound
-from budcluster.kube.resources import EVENTS, PODS, REPLICA_SETS, Resource
+from budcluster.kube.resources import DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS, Resource
 
-DEPLOYMENTS: Final = Resource("apps", "v1", "deployments")
+Json = Mapping[str, Any]
+
 CONTAINER: Final = "runtime"
 _TAIL: Final = 60
 _WATCH_S: Final = 300
 _PAUSE_S: Final = 1.0
+_READ_AGAIN_S: Final = 10.0
+_TEMPLATE_HASH: Final = "pod-template-hash"
 _LOOKED_AT: Final = 8
 """Pods whose logs and events are read at a time: more copies fail for the same reasons."""
 
@@ -65,12 +69,24 @@ class Sight:
     finding: Finding | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a pod showed when it was read last."""
+
+    version: str
+    at: float
+    evidence: PodEvidence
+
+
 class Lookout:
     """Looks at one release. The cluster's errors pass through."""
 
-    def __init__(self, client: ClusterClient, target: Target) -> None:
+    def __init__(self, client: ClusterClient, target: Target, *, since: datetime | None = None) -> None:
+        """What was refused before `since`, when this attempt began, tells nothing of it."""
         self._client = client
         self._target = target
+        self._since = since
+        self._read: dict[str, _Read] = {}
 
     async def look(self) -> Sight:
         """The release now."""
@@ -79,31 +95,38 @@ class Lookout:
             owner = await self._client.get(DEPLOYMENTS, target.release, namespace=target.namespace)
         except NotFound:
             return Sight(False, 0, Progress(0, "The release is not in the cluster"), None)
-        pods = await self._pods(await self._newest_hash())
-        evidence = [await self._evidence(pod) for pod in pods[:_LOOKED_AT]]
+        ready = int((owner.get("status") or {}).get("readyReplicas") or 0)
+        present = present_set(owner, await self._list(REPLICA_SETS, label_selector=target.selector))
+        if present is None:
+            return Sight(_is_complete(owner, target.replicas), ready, Progress(0, "The cluster takes it up"), None)
+        pods = await self._pods(present)
+        evidence = await _together([self._evidence(pod) for pod in pods[:_LOOKED_AT]])
         if not pods and target.replicas:
-            evidence = [PodEvidence(pod={}, events=await self._events("ReplicaSet", prefix=f"{target.release}-"))]
+            refusals = [event for event in await self._events(present) if happened_since(event, self._since)]
+            evidence = [PodEvidence(pod={}, events=refusals)]
         findings = [found for item in evidence if (found := diagnose(item))]
         steps = [progress_of(item.pod, item.events, item.logs.get(CONTAINER, ())) for item in evidence if item.pod]
         steps += [progress_of(pod, (), ()) for pod in pods[_LOOKED_AT:]]
-        status = owner.get("status") or {}
         return Sight(
             done=_is_complete(owner, target.replicas),
-            ready=int(status.get("readyReplicas") or 0),
+            ready=ready,
             progress=together(steps, target.replicas) if target.replicas else Progress(50, "Stopping the copies"),
             finding=max(findings, key=lambda finding: finding.weight, default=None),
         )
 
     async def ring_on_change(self, bell: asyncio.Event) -> None:
-        """Set the bell whenever a pod of the release changes. Runs until cancelled; outages only delay it."""
+        """Set the bell whenever the release or a pod of it changes. Runs until cancelled; outages only delay it."""
+        await asyncio.gather(self._ring(DEPLOYMENTS, bell), self._ring(PODS, bell))
+
+    async def _ring(self, resource: Resource, bell: asyncio.Event) -> None:
         version = ""
         while True:
             try:
                 if not version:
-                    version = await self._version()
+                    version = await self._version(resource)
                     bell.set()
                 events = self._client.watch(
-                    PODS, resource_version=version, namespace=self._target.namespace,
+                    resource, resource_version=version, namespace=self._target.namespace,
                     label_selector=self._target.selector, timeout_s=_WATCH_S,
                 )  # fmt: skip
                 async with contextlib.aclosing(events) as stream:
@@ -116,46 +139,42 @@ class Lookout:
             except KubeError:
                 await asyncio.sleep(_PAUSE_S)
 
-    async def _version(self) -> str:
+    async def _version(self, resource: Resource) -> str:
         pages = self._client.list_pages(
-            PODS, namespace=self._target.namespace, label_selector=self._target.selector, limit=1
+            resource, namespace=self._target.namespace, label_selector=self._target.selector, limit=1
         )
         async with contextlib.aclosing(pages) as listed:
             async for page in listed:
                 return str(page["metadata"]["resourceVersion"])
         return ""
 
-    async def _newest_hash(self) -> str | None:
-        sets = await self._list(REPLICA_SETS, label_selector=self._target.selector)
-        if not sets:
-            return None
-        newest = max(sets, key=_generation)
-        return str((newest["metadata"].get("labels") or {}).get("pod-template-hash", "")) or None
-
-    async def _pods(self, template: str | None) -> list[dict[str, Any]]:
-        selector = self._target.selector + (f",pod-template-hash={template}" if template else "")
-        pods = await self._list(PODS, label_selector=selector)
+    async def _pods(self, replica_set: Json) -> list[Json]:
+        template = (replica_set["metadata"].get("labels") or {}).get(_TEMPLATE_HASH, "")
+        pods = await self._list(PODS, label_selector=f"{self._target.selector},{_TEMPLATE_HASH}={template}")
         live = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
         active = [pod for pod in live if (pod.get("status") or {}).get("phase") not in {"Succeeded", "Failed"}]
         return active or live
 
-    async def _evidence(self, pod: Mapping[str, Any]) -> PodEvidence:
+    async def _evidence(self, pod: Json) -> PodEvidence:
+        """What a pod shows. One that has not changed is read again only after a while."""
         conditions = {c.get("type"): c.get("status") for c in (pod.get("status") or {}).get("conditions") or ()}
         if conditions.get("Ready") == "True":
             return PodEvidence(pod)
-        return PodEvidence(
-            pod, await self._events("Pod", name=pod["metadata"]["name"]), {CONTAINER: await self._log(pod)}
-        )
+        uid, version = pod["metadata"]["uid"], pod["metadata"]["resourceVersion"]
+        now = asyncio.get_running_loop().time()
+        known = self._read.get(uid)
+        if known is None or known.version != version or now - known.at >= _READ_AGAIN_S:
+            evidence = PodEvidence(pod, await self._events(pod), {CONTAINER: await self._log(pod)})
+            known = self._read[uid] = _Read(version, now, evidence)
+        return known.evidence
 
-    async def _events(self, kind: str, *, name: str = "", prefix: str = "") -> list[Mapping[str, Any]]:
-        fields = f"involvedObject.kind={kind}" + (f",involvedObject.name={name}" if name else "")
-        found = await self._list(EVENTS, field_selector=fields)
-        return [event for event in found if str(event["involvedObject"].get("name", "")).startswith(prefix)]
+    async def _events(self, about: Json) -> list[Json]:
+        return await self._list(EVENTS, field_selector=f"involvedObject.uid={about['metadata']['uid']}")
 
-    async def _log(self, pod: Mapping[str, Any]) -> list[str]:
+    async def _log(self, pod: Json) -> list[str]:
         """The end of the log of the container that runs, or of the one that ended last."""
         containers = (pod.get("status") or {}).get("containerStatuses") or []
-        runtime: Mapping[str, Any] = next((status for status in containers if status.get("name") == CONTAINER), {})
+        runtime: Json = next((status for status in containers if status.get("name") == CONTAINER), {})
         state = runtime.get("state") or {}
         if not state.get("running") and not state.get("terminated") and not runtime.get("restartCount"):
             return []
@@ -168,34 +187,76 @@ class Lookout:
         except KubeError:
             return []  # the container changed meanwhile; the next look finds it
 
-    async def _list(self, resource: Resource, **selected: str) -> list[dict[str, Any]]:
+    async def _list(self, resource: Resource, **selected: str) -> list[Json]:
         pages = self._client.list_pages(resource, namespace=self._target.namespace, **selected)  # type: ignore[arg-type]
         return [item async for page in pages for item in page.get("items") or ()]
 
 
-def _is_complete(owner: Mapping[str, Any], replicas: int) -> bool:
+async def _together(looks: Sequence[Awaitable[PodEvidence]]) -> list[PodEvidence]:
+    """All at once; the first error is raised when every look has ended."""
+    found = await asyncio.gather(*looks, return_exceptions=True)
+    for one in found:
+        if isinstance(one, BaseException):
+            raise one
+    return [one for one in found if isinstance(one, PodEvidence)]
+
+
+def present_set(owner: Json, sets: Sequence[Json]) -> Json | None:
+    """The ReplicaSet of the Deployment's present template; None until the controller has taken the template up.
+
+    What the pods of another one show is not this revision's fault. With `Recreate` the controller first counts the
+    generation as seen and empties the old ReplicaSet, which is the newest one until then.
+    """
+    if not _is_observed(owner):
+        return None
+    for one in sets:
+        is_empty = not int(one["spec"].get("replicas") or 0) and _copies(owner)
+        if _revision(one) == _revision(owner) and _belongs(one, owner) and not is_empty:
+            return one
+    return None
+
+
+def happened_since(event: Json, since: datetime | None) -> bool:
+    """Whether an event was last seen then or later.
+
+    The clocks of cluster and service differ a little: one that is behind delays what the event tells, no more.
+    """
+    stamps = (event.get("lastTimestamp"), (event.get("series") or {}).get("lastObservedTime"), event.get("eventTime"))
+    at = next((stamp for stamp in stamps if stamp), event["metadata"].get("creationTimestamp"))
+    return since is None or at is None or datetime.fromisoformat(str(at)) >= since.replace(microsecond=0)
+
+
+def _is_complete(owner: Json, replicas: int) -> bool:
     """As `kubectl rollout status` decides (Kubernetes 1.36), and no copy too many."""
-    status, spec = owner.get("status") or {}, owner.get("spec") or {}
+    status = owner.get("status") or {}
     counted = [int(status.get(name) or 0) for name in ("replicas", "updatedReplicas", "readyReplicas")]
-    return (
-        int(status.get("observedGeneration") or 0) >= int(owner["metadata"].get("generation") or 0)
-        and int(spec.get("replicas") or 0) == replicas
-        and counted == [replicas] * 3
-    )
+    return _is_observed(owner) and _copies(owner) == replicas and counted == [replicas] * 3
 
 
-def _generation(replica_set: Mapping[str, Any]) -> int:
-    annotations = replica_set["metadata"].get("annotations") or {}
-    return int(annotations.get("deployment.kubernetes.io/revision") or 0)
+def _is_observed(owner: Json) -> bool:
+    seen = int((owner.get("status") or {}).get("observedGeneration") or 0)
+    return seen >= int(owner["metadata"].get("generation") or 0)
+
+
+def _copies(owner: Json) -> int:
+    return int((owner.get("spec") or {}).get("replicas") or 0)
+
+
+def _belongs(replica_set: Json, owner: Json) -> bool:
+    references = replica_set["metadata"].get("ownerReferences") or ()
+    return any(reference.get("uid") == owner["metadata"]["uid"] for reference in references)
+
+
+def _revision(item: Json) -> str:
+    return str((item["metadata"].get("annotations") or {}).get("deployment.kubernetes.io/revision", ""))
 
 
 async def settled(lookout: Lookout, patience_s: float) -> Sight:
-    """The release once all copies are ready, or as it is when that takes too long or cannot come to be."""
+    """The release once all copies are ready, or as it is when that takes longer."""
     deadline = asyncio.get_running_loop().time() + patience_s
     while True:
         sight = await lookout.look()
-        hopeless = sight.finding is not None and is_final(sight.finding, 0, patience_s=1)
-        if sight.done or hopeless or asyncio.get_running_loop().time() >= deadline:
+        if sight.done or asyncio.get_running_loop().time() >= deadline:
             return sight
         await asyncio.sleep(_PAUSE_S)
 

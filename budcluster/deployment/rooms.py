@@ -1,10 +1,23 @@
 """Where a replica could stand: the GPUs of each node as whole devices or shares, with what is free now."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
+from budcluster.deployment.sizing import CORES_PER_GPU, GIB, MEMORY_GIB_PER_GPU
 from budcluster.hardware.profile import Gpu, GpuPool, GpuVendor, NodeProfile, Sharing
+
+_ALL_CORES: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A slice of each of a replica's GPUs, as HAMi gives it."""
+
+    memory_mib: int
+    cores_percent: int | None = None
+    """None: as much as others leave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +29,38 @@ class Device:
     free_shares: int
     untouched: bool
     """Whether no pod holds any of it."""
+    free_cores: int = _ALL_CORES
+    """Percent of its compute that no pod has claimed."""
+
+    def has(self, share: Share | None) -> bool:
+        """Whether a replica could have it: all of it, or the share."""
+        if self.free_shares <= 0:
+            return False
+        if share is None or share.cores_percent == _ALL_CORES:
+            return self.untouched and (share is None or (self.free_mib or 0) >= share.memory_mib)
+        # HAMi 2.10: who asks for no cores needs some left as well.
+        return (self.free_mib or 0) >= share.memory_mib and self.free_cores >= (share.cores_percent or 1)
+
+    def without(self, share: Share | None) -> "Device":
+        """What is left of it."""
+        if share is None:
+            return Device(free_mib=0, free_shares=0, untouched=False, free_cores=0)
+        return Device(
+            free_mib=(self.free_mib or 0) - share.memory_mib,
+            free_shares=self.free_shares - 1,
+            untouched=False,
+            free_cores=self.free_cores - (share.cores_percent or 0),
+        )
+
+    def least(self, other: "Device") -> "Device":
+        """What is free in both views of it."""
+        known = [mib for mib in (self.free_mib, other.free_mib) if mib is not None]
+        return Device(
+            free_mib=min(known, default=None),
+            free_shares=min(self.free_shares, other.free_shares),
+            untouched=self.untouched and other.untouched,
+            free_cores=min(self.free_cores, other.free_cores),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +72,7 @@ class Room:
     """What people call this kind of node: its instance type, or the GPU's model."""
     vendor: GpuVendor
     model: str | None
-    """None where it is not known, or is not one."""
+    """None where it is not known, or where there are several and a pod may get any."""
     resource: str
     sharing: Sharing
     memory_mib: int | None
@@ -37,88 +82,109 @@ class Room:
     devices: tuple[Device, ...]
     closed: tuple[str, ...]
     """Why the node takes no pods; empty on a usable one."""
+    cores: int
+    """Of the processors, for pods with GPUs: whole ones, less what the devices that are taken stand for."""
+    memory_gib: int
+    """Of the node itself, counted likewise."""
 
     @property
     def whole_devices(self) -> int:
         """Devices that one replica could have for itself."""
-        return 0 if self.closed else sum(device.untouched and device.free_shares > 0 for device in self.devices)
+        return 0 if self.closed else sum(device.has(None) for device in self.devices)
 
-    def fitting(self, count: int, *, share_mib: int | None) -> tuple[int, ...] | None:
+    def fitting(self, count: int, *, share: Share | None) -> tuple[int, ...] | None:
         """Indexes of `count` devices for one replica: whole ones, or shares of the tightest that have the memory."""
-        if self.closed:
+        if self.closed or not self.is_attended(count):
             return None
-        usable = [
-            (device.free_mib or 0, index)
-            for index, device in enumerate(self.devices)
-            if device.free_shares > 0
-            and (device.untouched if share_mib is None else (device.free_mib or 0) >= share_mib)
-        ]
+        usable = [(device.free_mib or 0, index) for index, device in enumerate(self.devices) if device.has(share)]
         usable.sort()
         return tuple(index for _, index in usable[:count]) if len(usable) >= count else None
 
-    def taking(self, indexes: Iterable[int], *, share_mib: int | None) -> "Room":
+    def is_attended(self, count: int) -> bool:
+        """Whether the node has the processors and the memory that so many devices stand for."""
+        return self.cores >= count * CORES_PER_GPU and self.memory_gib >= count * MEMORY_GIB_PER_GPU
+
+    def taking(self, indexes: Sequence[int], *, share: Share | None) -> "Room":
         """The room after a replica has moved in."""
         devices = list(self.devices)
         for index in indexes:
-            device = devices[index]
-            whole = share_mib is None
-            devices[index] = Device(
-                free_mib=0 if whole else (device.free_mib or 0) - (share_mib or 0),
-                free_shares=0 if whole else device.free_shares - 1,
-                untouched=False,
-            )
-        return replace(self, devices=tuple(devices))
+            devices[index] = devices[index].without(share)
+        return replace(
+            self,
+            devices=tuple(devices),
+            cores=self.cores - len(indexes) * CORES_PER_GPU,
+            memory_gib=self.memory_gib - len(indexes) * MEMORY_GIB_PER_GPU,
+        )
+
+    def least(self, other: "Room") -> "Room":
+        """What is free in both views of it."""
+        return replace(
+            self,
+            devices=tuple(mine.least(its) for mine, its in zip(self.devices, other.devices, strict=True)),
+            cores=min(self.cores, other.cores),
+            memory_gib=min(self.memory_gib, other.memory_gib),
+        )
 
 
 def rooms_of(nodes: Iterable[NodeProfile]) -> list[Room]:
     """Every room of a cluster, usable or not."""
-    return [_room(node, pools) for node in nodes for pools in _by_resource(node.pools)]
+    return [room for node in nodes for room in _rooms(node)]
 
 
-def _by_resource(pools: Iterable[GpuPool]) -> list[list[GpuPool]]:
-    found: dict[str, list[GpuPool]] = defaultdict(list)
-    for pool in pools:
-        found[pool.resource].append(pool)
-    return list(found.values())
+def _rooms(node: NodeProfile) -> Iterable[Room]:
+    """One room a resource name: where several kinds of devices share one, a pod may get any of them."""
+    by_name: dict[str, list[GpuPool]] = defaultdict(list)
+    for pool in node.pools:
+        by_name[pool.resource].append(pool)
+    return [_room(node, pools) for pools in by_name.values()]
 
 
 def _room(node: NodeProfile, pools: list[GpuPool]) -> Room:
-    """Where one name asks for several kinds of devices a pod may get any: what all of them have is what is certain."""
     first = pools[0]
-    memories = [pool.memory_mib for pool in pools if pool.memory_mib is not None]
-    capabilities = [pool.compute_capability for pool in pools if pool.compute_capability is not None]
+    held = sum(pool.requested for pool in pools)
+    sizes = [pool.memory_mib for pool in pools]
+    abilities = [pool.compute_capability for pool in pools]
     return Room(
         node=node.name,
         pool=node.instance_type or first.model or first.resource,
         vendor=first.vendor,
-        model=first.model if len(pools) == 1 else None,
+        model=first.model if len({pool.model for pool in pools}) == 1 else None,
         resource=first.resource,
         sharing=first.sharing,
-        memory_mib=min(memories) if len(memories) == len(pools) else None,
+        memory_mib=None if None in sizes else min(size for size in sizes if size is not None),
         driver_major=_major(node.driver),
-        compute_capability=min(capabilities) if len(capabilities) == len(pools) else None,
-        devices=tuple(device for pool in pools for device in _devices(pool, [g for g in node.gpus if pool.holds(g)])),
+        compute_capability=None if None in abilities else min(one for one in abilities if one is not None),
+        devices=_devices(pools, [gpu for gpu in node.gpus if gpu.vendor is first.vendor]),
         closed=node.reasons,
+        # Who holds a GPU is taken to hold as much of the node as ours do: what pods ask for is known only in sum.
+        cores=int(node.cpu.allocatable_cores) - held * CORES_PER_GPU,
+        memory_gib=node.allocatable_memory_bytes // GIB - held * MEMORY_GIB_PER_GPU,
     )
 
 
-def _devices(pool: GpuPool, gpus: list[Gpu]) -> tuple[Device, ...]:
-    if pool.sharing is Sharing.HAMI:
-        return tuple(
-            Device(
-                free_mib=gpu.free_memory_mib or 0,
-                free_shares=max(0, gpu.shares - len(gpu.used_by or ())) if gpu.healthy else 0,
-                untouched=gpu.healthy and not gpu.used_by,
-            )
-            for gpu in gpus
-        )
-    if pool.sharing in {Sharing.TIME_SLICING, Sharing.MPS}:
+def _devices(pools: list[GpuPool], gpus: list[Gpu]) -> tuple[Device, ...]:
+    first = pools[0]
+    if first.sharing is Sharing.HAMI:
+        return tuple(_shared_device(gpu) for gpu in gpus)
+    if first.sharing in {Sharing.TIME_SLICING, Sharing.MPS}:
         # Which device a share lies on is not told: nothing is certain to be whole once one share is taken.
-        each = max(1, pool.advertised // max(1, pool.physical))
-        untouched = pool.requested == 0
-        return tuple(Device(pool.memory_mib, min(each, pool.free), untouched) for _ in range(pool.physical))
+        each = max(1, first.advertised // max(1, first.physical))
+        untouched = first.requested == 0
+        return tuple(Device(first.memory_mib, min(each, first.free), untouched) for _ in range(first.physical))
     return tuple(
-        Device(pool.memory_mib, 1 if index < pool.free else 0, index < pool.free) for index in range(pool.advertised)
+        Device(pool.memory_mib, 1 if index < pool.free else 0, index < pool.free)
+        for pool in pools
+        for index in range(pool.advertised)
+    )
+
+
+def _shared_device(gpu: Gpu) -> Device:
+    uses = gpu.used_by or ()
+    return Device(
+        free_mib=gpu.free_memory_mib or 0,
+        free_shares=max(0, gpu.shares - len(uses)) if gpu.healthy else 0,
+        untouched=gpu.healthy and not uses,
+        free_cores=_ALL_CORES - sum(use.cores_percent or 0 for use in uses),
     )
 
 

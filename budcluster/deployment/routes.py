@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 
-from budcluster.api.dependencies import CurrentActor, Read, Write, provided
+from budcluster.api.dependencies import Changing, CurrentActor, Read, Write, provided
 from budcluster.api.errors import InvalidCursor
 from budcluster.api.etag import IfMatch, tag
 from budcluster.api.problems import problems
@@ -19,6 +19,7 @@ from budcluster.deployment.errors import (
     DeploymentNameTaken,
     DeploymentNeverServed,
     DeploymentNotFound,
+    IngressHostTaken,
     NoCapacity,
     RevisionNotFound,
 )
@@ -39,6 +40,7 @@ from budcluster.deployment.schemas import (
 )
 from budcluster.deployment.services import DeploymentService
 from budcluster.deployment.work import Accepted, DeploymentWork, Rendered
+from budcluster.kit.database import WriteSession
 from budcluster.kit.errors import StaleVersion
 from budcluster.operations.errors import OperationBusy
 
@@ -77,12 +79,14 @@ async def get_deployment(
     operation_id="create_deployment",
     summary="Deploy a model",
     response_model=DeploymentWithOperation | Preview,
-    responses=problems(ClusterNotFound, ClusterNotReady, ConfigNotUsable, DeploymentNameTaken, NoCapacity),
+    responses=problems(
+        ClusterNotFound, ClusterNotReady, ConfigNotUsable, DeploymentNameTaken, IngressHostTaken, NoCapacity
+    ),
 )
 async def create_deployment(
     body: DeploymentRequest,
     query: Annotated[CreateQuery, Query()],
-    session: Write,
+    changing: Changing,
     work: Work,
     actor: CurrentActor,
     response: Response,
@@ -91,7 +95,11 @@ async def create_deployment(
     if query.dry_run:
         response.status_code = 200
         return _preview(await work.preview(body, actor=actor.name))
-    return accepted(response, await work.create(session, body, force=query.force, actor=actor.name))
+    # Whoever waits for the hub, or for others who want room on the cluster, holds no connection meanwhile.
+    known = await work.describe(body, actor=actor.name)
+    await changing.hold(work.turn(body.cluster_id))
+    session = await changing.begin()
+    return accepted(response, await work.create(session, body, known, force=query.force, actor=actor.name))
 
 
 @router.patch(
@@ -100,21 +108,22 @@ async def create_deployment(
     summary="Change how a model is served",
     response_model=DeploymentWithOperation | DeploymentAnswer,
     responses=problems(
-        DeploymentNotFound, DeploymentIsBeingDeleted, DeploymentNeverServed, ConfigNotUsable, NoCapacity,
-        OperationBusy, StaleVersion,
+        DeploymentNotFound, DeploymentIsBeingDeleted, DeploymentNeverServed, ConfigNotUsable, IngressHostTaken,
+        NoCapacity, OperationBusy, StaleVersion,
     ),
 )  # fmt: skip
 async def change_deployment(
     deployment_id: UUID,
     body: DeploymentChange,
     query: Annotated[ForceQuery, Query()],
-    session: Write,
+    changing: Changing,
     work: Work,
     actor: CurrentActor,
     response: Response,
     if_match: IfMatch = None,
 ) -> DeploymentWithOperation | DeploymentAnswer:
     """Rolls the new revision out and goes back by itself when it does not serve: 202. Labels alone change at once."""
+    session = await _in_turn(changing, work, deployment_id)
     done = await work.change(session, deployment_id, body, force=query.force, actor=actor.name, if_match=if_match)
     if isinstance(done, Deployment):
         tag(response, done.version)
@@ -129,20 +138,22 @@ async def change_deployment(
     operation_id="scale_deployment",
     summary="Change the number of copies",
     responses=problems(
-        DeploymentNotFound, DeploymentIsBeingDeleted, DeploymentNeverServed, NoCapacity, OperationBusy, StaleVersion
+        DeploymentNotFound, DeploymentIsBeingDeleted, DeploymentNeverServed, ConfigNotUsable, NoCapacity,
+        OperationBusy, StaleVersion,
     ),
-)
+)  # fmt: skip
 async def scale_deployment(
     deployment_id: UUID,
     body: Scaling,
     query: Annotated[ForceQuery, Query()],
-    session: Write,
+    changing: Changing,
     work: Work,
     actor: CurrentActor,
     response: Response,
     if_match: IfMatch = None,
 ) -> DeploymentWithOperation:
     """Zero parks the deployment; any other number brings it back."""
+    session = await _in_turn(changing, work, deployment_id)
     done = await work.scale(
         session, deployment_id, body.replicas, force=query.force, actor=actor.name, if_match=if_match
     )
@@ -155,21 +166,25 @@ async def scale_deployment(
     operation_id="roll_back_deployment",
     summary="Go back to an earlier revision",
     responses=problems(
-        DeploymentNotFound, DeploymentIsBeingDeleted, DeploymentNeverServed, RevisionNotFound, OperationBusy,
-        StaleVersion,
+        DeploymentNotFound, DeploymentIsBeingDeleted, DeploymentNeverServed, RevisionNotFound, ConfigNotUsable,
+        IngressHostTaken, NoCapacity, OperationBusy, StaleVersion,
     ),
 )  # fmt: skip
 async def roll_back_deployment(
     deployment_id: UUID,
     body: RollingBack,
-    session: Write,
+    query: Annotated[ForceQuery, Query()],
+    changing: Changing,
     work: Work,
     actor: CurrentActor,
     response: Response,
     if_match: IfMatch = None,
 ) -> DeploymentWithOperation:
     """Makes a new revision that runs as the earlier one did; the number of copies stays."""
-    done = await work.roll_back(session, deployment_id, body.revision, actor=actor.name, if_match=if_match)
+    session = await _in_turn(changing, work, deployment_id)
+    done = await work.roll_back(
+        session, deployment_id, body.revision, force=query.force, actor=actor.name, if_match=if_match
+    )
     return accepted(response, done)
 
 
@@ -212,6 +227,12 @@ def accepted(response: Response, done: Accepted) -> DeploymentWithOperation:
     return DeploymentWithOperation.model_validate(
         {**answer, "operation_id": done.operation.id, "warnings": list(dict.fromkeys(done.warnings))}
     )
+
+
+async def _in_turn(changing: Changing, work: DeploymentWork, deployment_id: UUID) -> WriteSession:
+    """The session, when nobody else of this process decides about the deployment's cluster."""
+    await changing.hold(work.turn(await work.cluster_of(deployment_id)))
+    return await changing.begin()
 
 
 def _preview(done: Rendered) -> Preview:

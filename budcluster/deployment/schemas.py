@@ -139,6 +139,7 @@ class DeploymentAnswer(Versioned):
     replicas: Replicas
     servable: bool = Field(description="Whether a request would be answered now.")
     endpoints: list[Any] = Field(examples=[[]])
+    served_model: str = Field(description="The `model` to name in requests to an endpoint.", examples=["llama-chat"])
     diagnosis: dict[str, Any] | None = Field(description="Cause of a failure with its evidence.", examples=[None])
     error: DeploymentError | None = Field(description="What failed last; cleared by the next success.")
 
@@ -166,6 +167,7 @@ class FitAnswer(Answer):
     reasons: list[PoolReasonAnswer]
     nearest: list[str] = Field(description="Changes that would fit.")
     needed_mib: int | None = Field(description="Memory of each device; null when the model is not known.")
+    resource: str | None = Field(description="The name by which devices are asked for; null without GPUs.")
     warnings: list[str]
 
 

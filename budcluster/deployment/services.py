@@ -6,6 +6,7 @@ from budcluster.api.paging import Rows
 from budcluster.deployment import repository
 from budcluster.deployment.models import Deployment
 from budcluster.deployment.schemas import DeploymentQuery, RevisionAnswer, Revisions
+from budcluster.deployment.values import image_shown
 from budcluster.kit.database import ReadSession
 
 
@@ -28,7 +29,7 @@ class DeploymentService:
                 RevisionAnswer(
                     number=row.number,
                     config=row.config,
-                    image=f"{row.values['image']['repository']}:{row.values['image']['tag']}",
+                    image=image_shown(row.values),
                     actor=row.actor,
                     reason=row.reason,
                     operation_id=row.operation_id,

@@ -12,8 +12,7 @@ from pydantic import BaseModel
 from budcluster.cluster.access import ClusterAccess
 from budcluster.cluster.verdicts import verdicts
 from budcluster.deployment.contracts import ReleasePayload
-from budcluster.deployment.options import DeploymentConfig
-from budcluster.deployment.records import DeploymentFacts, Records
+from budcluster.deployment.records import DeploymentFacts, Records, endpoints_of
 from budcluster.deployment.rollout import Lookout, Sight, Target, is_final
 from budcluster.durable.errors import NonRetryableError
 from budcluster.durable.execution import Execution
@@ -25,7 +24,10 @@ from budcluster.operations.journal import Journals, StepJournal
 
 log = structlog.get_logger(__name__)
 
-_LOOK_EVERY_S: Final = 3.0
+_LOOK_EVERY_S: Final = 15.0
+"""Without a change that was told of: logs grow quietly."""
+_OUTAGE_PAUSE_S: Final = 3.0
+_LONGEST_BUDGET_S: Final = 7 * 86_400
 _SETTLE_S: Final = 0.5
 """Pods change in bursts: one look for all of them."""
 _SLACK_S: Final = 120
@@ -34,6 +36,8 @@ _PATIENCE_S: Final = 20.0
 """How long a cause may stand that may still pass: a registry's hiccup, a Secret that is being written."""
 _SMOKE_TRIES: Final = 20
 _SMOKE_PAUSE_S: Final = 1.5
+_OUTAGE_S: Final = 600.0
+"""For how long one try of the smoke test waits for an API server that went away; it is tried a dozen times."""
 _PORT: Final = "http"
 
 
@@ -68,12 +72,18 @@ class Served(BaseModel):
 
 
 @dataclass
-class _Seen:
+class Told:
     """What the row was told last."""
 
     ready: int | None = None
     finding: str | None = None
     since: float = 0.0
+
+    def pause_s(self, now: float, deadline: float) -> float:
+        """Until the next look, if nothing rings before."""
+        patience_ends = self.since + _PATIENCE_S
+        due = [now + _LOOK_EVERY_S, deadline, *([patience_ends] if self.finding and patience_ends > now else [])]
+        return max(min(due) - now, 0.0)
 
 
 class ServingActivities:
@@ -92,12 +102,14 @@ class ServingActivities:
             with verdicts():
                 facts = await self._records.facts(payload.subject_id)
                 revision = await self._records.revision(facts.id, payload.revision, replicas=payload.replicas)
-                budget_s = revision.values["progressDeadlineSeconds"] + _SLACK_S
+                budget_s = min(revision.values["progressDeadlineSeconds"], _LONGEST_BUDGET_S) + _SLACK_S
+                began = await self._records.attempt_began_at(payload)
                 started = await self._records.started_at(payload, step.name)
                 left = started + timedelta(seconds=budget_s) - self._clock.now()
                 target = Target(str(facts.id), facts.namespace, facts.release, payload.replicas)
                 async with self._access.open(facts.cluster_id, operation=str(payload.operation_id)) as door:
-                    await self._wait(door, facts, target, step, left_s=left.total_seconds(), budget_s=budget_s)
+                    lookout = Lookout(door.client, target, since=began)
+                    await self._wait(lookout, facts, step, left_s=left.total_seconds(), budget_s=budget_s)
             return Served()
 
         await self._journals.of(payload).run("wait_until_serving", act, gives=Served)
@@ -114,21 +126,22 @@ class ServingActivities:
                 revision = await self._records.revision(facts.id, payload.revision, replicas=payload.replicas)
                 async with self._access.open(facts.cluster_id, operation=str(payload.operation_id)) as door:
                     model = await _ask_until_answered(door, facts, step)
-                endpoints = endpoints_of(facts, revision.config)
+                endpoints = endpoints_of(facts.release, facts.namespace, revision.values)
                 await self._records.served(facts.id, payload.revision, endpoints=endpoints)
             return Served(model=model)
 
         await self._journals.of(payload).run("smoke_test", act, gives=Served)
 
     async def _wait(
-        self, door: Door, facts: DeploymentFacts, target: Target, step: StepJournal, *, left_s: float, budget_s: float
+        self, lookout: Lookout, facts: DeploymentFacts, step: StepJournal, *, left_s: float, budget_s: float
     ) -> None:
-        lookout, bell, seen = Lookout(door.client, target), asyncio.Event(), _Seen()
+        bell, seen = asyncio.Event(), Told()
         watcher = asyncio.create_task(lookout.ring_on_change(bell))
         loop = asyncio.get_running_loop()
         deadline, sight = loop.time() + left_s, None
         try:
             while True:
+                pause_s = _OUTAGE_PAUSE_S
                 try:
                     sight = await lookout.look()
                 except KubeError as error:
@@ -139,15 +152,16 @@ class ServingActivities:
                     await self._tell(facts, sight, step, seen, now=loop.time())
                     if sight.done:
                         return
+                    pause_s = seen.pause_s(loop.time(), deadline)
                 if loop.time() >= deadline:
                     timed_out = StartupTimedOut(budget_s, sight)
                     raise NonRetryableError(str(timed_out)) from timed_out
-                await _rung(bell)
+                await _rung(bell, pause_s)
         finally:
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
 
-    async def _tell(self, facts: DeploymentFacts, sight: Sight, step: StepJournal, seen: _Seen, *, now: float) -> None:
+    async def _tell(self, facts: DeploymentFacts, sight: Sight, step: StepJournal, seen: Told, *, now: float) -> None:
         """Report the sight; ends the wait when it shows a cause that time does not cure."""
         step.percent(sight.progress.percent, detail=sight.progress.detail)
         if seen.ready != sight.ready:
@@ -164,9 +178,9 @@ class ServingActivities:
             raise NonRetryableError(str(failed)) from failed
 
 
-async def _rung(bell: asyncio.Event) -> None:
+async def _rung(bell: asyncio.Event, pause_s: float) -> None:
     try:
-        await asyncio.wait_for(bell.wait(), _LOOK_EVERY_S)
+        await asyncio.wait_for(bell.wait(), pause_s)
     except TimeoutError:
         return
     await asyncio.sleep(_SETTLE_S)
@@ -174,19 +188,40 @@ async def _rung(bell: asyncio.Event) -> None:
 
 
 async def _ask_until_answered(door: Door, facts: DeploymentFacts, step: StepJournal) -> str:
-    """The served model's id, after it has answered a prompt. Raises NonRetryableError from SmokeFailed."""
+    """The served model's id, after it has answered a prompt.
+
+    Raises NonRetryableError from SmokeFailed, and KubeError when the API server stays away.
+    """
     said = "no answer"
     for _ in range(_SMOKE_TRIES):
         try:
             return await _ask(door, facts)
         except KubeError as error:
             said = str(error)
+            if error.is_temporary:
+                # The proxy and the server that is asked through it fail alike: only the server's own word tells.
+                await _until_there(door, step)
         except (ValueError, KeyError, IndexError, TypeError) as error:
             said = f"the answer is not that of an OpenAI-compatible server ({type(error).__name__})"
         step.percent(10, detail=f"Not answered yet: {said}")
         await asyncio.sleep(_SMOKE_PAUSE_S)
     failed = SmokeFailed(f"The copies are ready, but do not answer a prompt: {said}")
     raise NonRetryableError(str(failed)) from failed
+
+
+async def _until_there(door: Door, step: StepJournal) -> None:
+    """Return once the API server answers: a model is not judged by an outage. Raises KubeError when it stays away."""
+    deadline = asyncio.get_running_loop().time() + _OUTAGE_S
+    while True:
+        try:
+            await door.client.read("/version")
+        except KubeError as error:
+            if not error.is_temporary or asyncio.get_running_loop().time() >= deadline:
+                raise
+            step.percent(10, detail=f"{error} Waiting for it.")
+        else:
+            return
+        await asyncio.sleep(_OUTAGE_PAUSE_S)
 
 
 async def _ask(door: Door, facts: DeploymentFacts) -> str:
@@ -201,11 +236,3 @@ async def _ask(door: Door, facts: DeploymentFacts) -> str:
     if not isinstance(answer["choices"][0]["text"], str):
         raise TypeError("no text")
     return model
-
-
-def endpoints_of(facts: DeploymentFacts, config: DeploymentConfig) -> list[dict[str, str]]:
-    """Where the API is reached: inside the cluster, and by its host name where it has one."""
-    inside = {"kind": "cluster", "url": f"http://{facts.release}.{facts.namespace}.svc.cluster.local/v1"}
-    if config.ingress_host is None:
-        return [inside]
-    return [inside, {"kind": "ingress", "url": f"http://{config.ingress_host}/v1"}]

@@ -1,4 +1,4 @@
-"""How much GPU memory one replica needs, device by device, and which context is the largest that fits.
+"""How much memory one replica needs, device by device, and which context is the largest that fits.
 
 Per device: weights / (TP x PP), plus the key-value cache, plus what the engine takes for itself, must stay below the
 share of memory that the engine may use (vLLM 0.33 takes 0.92 by default). The overhead is an allowance, no measurement:
@@ -13,7 +13,13 @@ from budcluster.deployment.model_facts import ModelFacts
 
 MIB: Final = 1024 * 1024
 GIB: Final = 1024 * MIB
-UTILIZATION: Final = 0.92
+CORES_PER_GPU: Final = 2
+MEMORY_GIB_PER_GPU: Final = 8
+"""What a replica's pod asks of its node for each of its GPUs: the smallest machines with one have 4 and 15."""
+CORES_WITHOUT_GPU: Final = 8
+CPU_KV_GIB: Final = 8
+"""Key-value cache of each process of a replica without GPUs."""
+_CPU_SLACK: Final = 1.2
 _CONTEXT_BYTES: Final = 1.2 * GIB
 _GROUP_BYTES: Final = 0.6 * GIB
 _BATCH_TOKENS: Final = 8192
@@ -43,6 +49,18 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """How much of a device's memory an engine may use. At most one of the last two is set."""
+
+    utilization: float = 0.92
+    """For everything together."""
+    static: float | None = None
+    """For weights and cache together; the rest must hold what the engine takes for itself."""
+    of_the_rest: float | None = None
+    """For the cache, of what the weights and the engine itself leave."""
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """Bytes that each device of a replica needs."""
 
@@ -51,31 +69,41 @@ class Estimate:
     """For one sequence of the full length: the least that an engine starts with."""
     overhead: int
     kv_per_token: int
+    budget: Budget
 
     @property
     def total(self) -> int:
         """The least memory that the engine must be given on each device."""
         return self.weights + self.kv_cache + self.overhead
 
-    def needed_mib(self, utilization: float = UTILIZATION) -> int:
+    def needed_mib(self) -> int:
         """The smallest device that holds it."""
-        return math.ceil(self.total / utilization / MIB)
+        if self.budget.static is not None:
+            needed = max((self.weights + self.kv_cache) / self.budget.static, self.total)
+        elif self.budget.of_the_rest is not None:
+            needed = self.weights + self.overhead + self.kv_cache / self.budget.of_the_rest
+        else:
+            needed = self.total / self.budget.utilization
+        return math.ceil(needed / MIB)
 
-    def fits(self, memory_mib: int, utilization: float = UTILIZATION) -> bool:
+    def fits(self, memory_mib: int) -> bool:
         """Whether a device of this size holds it."""
-        return self.total <= memory_mib * MIB * utilization
+        return self.needed_mib() <= memory_mib
 
-    def largest_context(self, memory_mib: int, utilization: float = UTILIZATION) -> int:
+    def largest_context(self, memory_mib: int) -> int:
         """Tokens of the longest sequence that a device of this size can hold; 0 when the weights alone do not fit."""
-        room = memory_mib * MIB * utilization - self.weights - self.overhead
+        memory = memory_mib * MIB
+        rest = memory - self.weights - self.overhead
+        if self.budget.static is not None:
+            room = min(memory * self.budget.static - self.weights, rest)
+        elif self.budget.of_the_rest is not None:
+            room = rest * self.budget.of_the_rest
+        else:
+            room = memory * self.budget.utilization - self.weights - self.overhead
         return max(0, int(room // self.kv_per_token)) if self.kv_per_token else 0
 
-    def concurrency(self, memory_mib: int, max_model_len: int, utilization: float = UTILIZATION) -> float:
-        """How many sequences of full length run at once."""
-        return self.largest_context(memory_mib, utilization) / max_model_len
 
-
-def estimate(facts: ModelFacts, shape: Shape) -> Estimate:
+def estimate(facts: ModelFacts, shape: Shape, budget: Budget = Budget()) -> Estimate:
     """Size one replica. Pure arithmetic over the model's shape."""
     per_token = kv_bytes_per_token(facts, shape)
     overhead = _CONTEXT_BYTES + _ACTIVATION_COPIES * _BATCH_TOKENS * facts.hidden_size * 2 / shape.tensor_parallel
@@ -86,6 +114,7 @@ def estimate(facts: ModelFacts, shape: Shape) -> Estimate:
         kv_cache=per_token * shape.max_model_len,
         overhead=int(overhead),
         kv_per_token=per_token,
+        budget=budget,
     )
 
 
@@ -101,3 +130,32 @@ def kv_bytes_per_token(facts: ModelFacts, shape: Shape) -> int:
         return math.ceil(layers * facts.mla_rank * width)
     heads = max(1, math.ceil(facts.kv_heads / shape.tensor_parallel))
     return math.ceil(2 * layers * heads * facts.head_dim * width)
+
+
+def misshapen(facts: ModelFacts, shape: Shape) -> tuple[str, ...]:
+    """Why no cluster could run the model in this shape; empty when one could."""
+    reasons = []
+    tp, pp = shape.tensor_parallel, shape.pipeline_parallel
+    if not divides(facts, tp):
+        reasons.append(
+            f"tensor_parallel_size {tp} does not divide the model's {facts.attention_heads} attention heads "
+            f"and {facts.kv_heads} key-value heads evenly"
+        )
+    if pp > facts.layers:
+        reasons.append(f"pipeline_parallel_size {pp} is more than the model's {facts.layers} layers")
+    return tuple(reasons)
+
+
+def divides(facts: ModelFacts, tensor_parallel: int) -> bool:
+    """Whether the heads can be dealt out to so many ranks: evenly, or key-value heads repeated evenly."""
+    if facts.attention_heads % tensor_parallel:
+        return False
+    if facts.mla_rank is not None:
+        return True
+    return max(facts.kv_heads, tensor_parallel) % min(facts.kv_heads, tensor_parallel) == 0
+
+
+def memory_without_gpu_gib(loaded_bytes: int | None, processes: int) -> int:
+    """What a replica's pod asks of its node when it computes on processors."""
+    weights = math.ceil((16 * GIB if loaded_bytes is None else loaded_bytes) * _CPU_SLACK / GIB)
+    return weights + CPU_KV_GIB * processes + MEMORY_GIB_PER_GPU

@@ -6,11 +6,13 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy import exists, select, update
+from sqlalchemy import exists, func, select, update
 
 from budcluster.audit import services as audit
+from budcluster.deployment import repository
 from budcluster.deployment.lifecycle import MOVES
-from budcluster.deployment.models import Deployment, DeploymentStatus
+from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
+from budcluster.deployment.records import endpoints_of
 from budcluster.deployment.status import Damping, Known, Observed, Seen, observe, settle
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import Database, ReadSession, WriteSession
@@ -103,6 +105,8 @@ class Standings:
             # The version is for what callers may overwrite; copies that come and go are not.
             values |= {"status": status, "error": _error(deployment, status, diagnosis, now)}
             values["version"] = deployment.version + 1
+            if status is DeploymentStatus.RUNNING and not deployment.endpoints:
+                values["endpoints"] = await _came_up_late(session, deployment)
         changed = {name: value for name, value in values.items() if getattr(deployment, name) != value}
         if not changed:
             return
@@ -145,6 +149,16 @@ async def _known(session: ReadSession, deployment: Deployment) -> Known:
         held=bool(await session.scalar(select(holding))),
         failed_by_operation=bool((deployment.error or {}).get("operation_id")),
     )
+
+
+async def _came_up_late(session: WriteSession, deployment: Deployment) -> list[dict[str, str]]:
+    """Its first start failed, could not be taken back, and yet it serves now: note that, and say where."""
+    mine = DeploymentRevision.deployment_id == deployment.id, DeploymentRevision.number == deployment.revision
+    await session.execute(
+        update(DeploymentRevision).where(*mine, DeploymentRevision.served_at.is_(None)).values(served_at=func.now())
+    )
+    revision = await repository.get_revision(session, deployment.id, deployment.revision)
+    return endpoints_of(deployment.helm_release, deployment.namespace, revision.values)
 
 
 def document(finding: Finding | None, *, before: dict[str, Any] | None, now: str) -> dict[str, Any] | None:

@@ -128,7 +128,7 @@ def _missing(known: Known) -> Finding | None:
     return Finding(
         "release-missing",
         "The release is no longer in the cluster: somebody deleted it, not this service.",
-        "Deploy it again with PATCH /deployments/{id}, or delete the deployment.",
+        'Bring it back with PATCH /deployments/{id} and {"config": {}}, or delete the deployment.',
         Weight.CAUSE,
     )
 
@@ -147,25 +147,27 @@ def _edited(known: Known, workload: Json) -> Finding | None:
     what = []
     if _wanted(workload) != known.replicas_desired:
         what.append(f"it asks for {_wanted(workload)} copies instead of {known.replicas_desired}")
-    if editor := _foreign_editor(workload):
-        what.append(f"{editor} changed its specification")
+    if entries := foreign_entries(workload):
+        what.append(f"{str(entries[0].get('manager') or 'somebody')[:64]} changed its specification")
     if not what:
         return None
     return Finding(
         "edited-outside",
         f"The release was changed in the cluster, not by this service: {' and '.join(what)}.",
-        "Keep to this service for changes: scale or PATCH the deployment to put it right.",
+        'Put it right with PATCH /deployments/{id} and {"config": {}}; make changes there, too.',
         Weight.LIKELY,
     )
 
 
-def _foreign_editor(workload: Json) -> str | None:
-    for entry in workload["metadata"].get("managedFields") or ():
-        manager = str(entry.get("manager") or "")
-        is_ours = manager.lower().startswith(_OURS) or entry.get("subresource") == "status"
-        if not is_ours and "f:spec" in (entry.get("fieldsV1") or {}):
-            return manager[:64] or "somebody"
-    return None
+def foreign_entries(workload: Json) -> list[Json]:
+    """What others have set in the specification, as the API server keeps account of it."""
+    return [
+        entry
+        for entry in workload["metadata"].get("managedFields") or ()
+        if not str(entry.get("manager") or "").lower().startswith(_OURS)
+        and entry.get("subresource") != "status"
+        and "f:spec" in (entry.get("fieldsV1") or {})
+    ]
 
 
 def _wanted(workload: Json) -> int:

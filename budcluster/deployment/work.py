@@ -1,11 +1,11 @@
 """Asking for long work on deployments: deploy, scale, change, go back, delete. Sessions are the caller's."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
@@ -14,21 +14,31 @@ from budcluster.audit import services as audit
 from budcluster.deployment import capacity, refs, repository, workflows
 from budcluster.deployment.admission import Admission, Decision, Description
 from budcluster.deployment.errors import (
-    ConfigNotUsable,
     DeploymentIsBeingDeleted,
     DeploymentNameTaken,
     DeploymentNeverServed,
-    NoCapacity,
+    IngressHostTaken,
     RevisionNotFound,
 )
-from budcluster.deployment.fit import Verdict
-from budcluster.deployment.helm_utils import release_name, release_of, slug_of
+from budcluster.deployment.helm_utils import release_of
+from budcluster.deployment.intent import (
+    changed_config,
+    earlier_config,
+    is_target,
+    payload_of,
+    present_of,
+    require_room,
+    require_same_claim,
+    wanted_by,
+)
 from budcluster.deployment.lifecycle import move
 from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
 from budcluster.deployment.options import DeploymentConfig
-from budcluster.deployment.planning import Wanted
+from budcluster.deployment.planning import Wanted, require_sound
 from budcluster.deployment.schemas import DeploymentChange, DeploymentRequest
+from budcluster.deployment.values import never_smaller
 from budcluster.kit.database import Database, WriteSession
+from budcluster.kit.keyed_locks import KeyedLocks
 from budcluster.kube.door import Doors
 from budcluster.operations.contracts import Workflow
 from budcluster.operations.models import Operation, SubjectType
@@ -66,31 +76,50 @@ class DeploymentWork:
         self._admission = admission
         self._doors = doors
         self._namespace = namespace
+        self._turns: KeyedLocks[UUID] = KeyedLocks()
+
+    async def describe(self, request: DeploymentRequest, *, actor: str) -> Description:
+        """What is known of the model. The hub may be slow: no session is open meanwhile. Raises ConfigNotUsable."""
+        return await self._admission.describe(request.model, request.config, actor=actor)
+
+    async def cluster_of(self, deployment_id: UUID) -> UUID:
+        """Where a deployment is. Opens a session of its own. Raises DeploymentNotFound."""
+        async with self._database.reading() as session:
+            return (await repository.get_deployment(session, deployment_id)).cluster_id
+
+    def turn(self, cluster_id: UUID) -> AbstractAsyncContextManager[None]:
+        """One decision at a time about a cluster.
+
+        `capacity.hold` says the same to other processes. Those of this one wait here, where no connection waits with
+        them: enter it before the session is used, and leave it after the commit.
+        """
+        return self._turns.hold(cluster_id)
 
     async def preview(self, request: DeploymentRequest, *, actor: str) -> Rendered:
         """What the request would do, without doing it. Raises ClusterNotFound, ClusterNotReady, ConfigNotUsable."""
-        known = await self._admission.describe(request.model, request.config, actor=actor)
-        wanted = _wanted(request, known)
+        known = await self.describe(request, actor=actor)
+        wanted = wanted_by(request, known)
         async with self._database.reading() as session:
             cluster = await self._admission.ready_cluster(session, request.cluster_id)
             await self._admission.require_credentials(session, request.config)
-            decision = await self._admission.decide(session, cluster, wanted, copies=request.config.replicas)
+            decision = await self._admission.decide(session, cluster, wanted)
         manifests = await self._doors.render(release_of(wanted.release, self._namespace, decision.values))
         return Rendered(decision, (*known.warnings, *decision.warnings), manifests)
 
-    async def create(self, session: WriteSession, request: DeploymentRequest, *, force: bool, actor: str) -> Accepted:
-        """Check the request and ask for the deployment.
+    async def create(
+        self, session: WriteSession, request: DeploymentRequest, known: Description, *, force: bool, actor: str
+    ) -> Accepted:
+        """Check the request and ask for the deployment, in its `turn`.
 
-        Raises ClusterNotFound, ClusterNotReady, ConfigNotUsable, DeploymentNameTaken, NoCapacity.
+        Raises ClusterNotFound, ClusterNotReady, ConfigNotUsable, DeploymentNameTaken, IngressHostTaken, NoCapacity.
         """
-        # The hub may be slow: asked before the session is used, so that no connection waits with it.
-        known = await self._admission.describe(request.model, request.config, actor=actor)
-        wanted = _wanted(request, known)
+        wanted = wanted_by(request, known)
         cluster = await self._admission.ready_cluster(session, request.cluster_id, lock=True)
         await self._admission.require_credentials(session, request.config)
         await capacity.hold(session, cluster.id)
-        decision = await self._admission.decide(session, cluster, wanted, copies=request.config.replicas)
-        _require_room(decision, force=force)
+        decision = await self._admission.decide(session, cluster, wanted)
+        require_room(decision.fit, force=force)
+        await self._require_free_host(session, cluster.id, wanted)
         deployment = Deployment(
             id=wanted.id,
             cluster_id=cluster.id,
@@ -110,7 +139,7 @@ class DeploymentWork:
             model_facts=asdict(known.facts) if known.facts else None,
         )
         await self._add(session, deployment)
-        payload = {"revision": 1, "replicas": deployment.replicas_desired}
+        payload = {"revision": 1, "replicas": deployment.replicas_desired, "force": force}
         operation = await self._request(session, deployment, "deploy_model", actor, payload)
         self._add_revision(session, deployment, 1, decision.values, operation, "first deployment")
         await self._audit(session, actor, "deployment.requested", deployment, model=deployment.model)
@@ -126,17 +155,17 @@ class DeploymentWork:
         actor: str,
         if_match: str | None = None,
     ) -> Accepted:
-        """Ask for another number of copies; zero parks it.
+        """Ask for another number of copies, in the cluster's `turn`; zero parks it.
 
-        Raises DeploymentNotFound, DeploymentNeverServed, OperationBusy, NoCapacity, StaleVersion.
+        Raises DeploymentNotFound, DeploymentNeverServed, OperationBusy, ConfigNotUsable, NoCapacity, StaleVersion.
         """
         deployment, operation = await self._begin(session, deployment_id, "scale_deployment", actor, if_match)
-        before = deployment.replicas_desired
-        operation.payload = _payload(deployment, replicas=replicas, revision=deployment.revision)
-        warnings: tuple[str, ...] = ()
-        if replicas > before:
-            warnings = await self._require_room_for(session, deployment, replicas - before, force=force)
         config = DeploymentConfig.model_validate(deployment.config)
+        require_sound(config, replicas=replicas)
+        operation.payload = payload_of(deployment, replicas=replicas, revision=deployment.revision, force=force)
+        warnings: tuple[str, ...] = ()
+        if replicas > deployment.replicas_desired:
+            warnings = await self._require_room_for(session, deployment, replicas, force=force)
         if replicas:
             deployment.config = {**config.kept(), "replicas": replicas}
         deployment.replicas_desired = replicas
@@ -155,19 +184,20 @@ class DeploymentWork:
         actor: str,
         if_match: str | None = None,
     ) -> Accepted | Deployment:
-        """Ask for another way to run; labels alone change at once.
+        """Ask for another way to run, in the cluster's `turn`; labels alone change at once.
 
-        Raises DeploymentNotFound, DeploymentNeverServed, OperationBusy, ConfigNotUsable, NoCapacity, StaleVersion.
+        Raises DeploymentNotFound, DeploymentNeverServed, OperationBusy, ConfigNotUsable, IngressHostTaken, NoCapacity,
+        StaleVersion.
         """
         seen = await repository.get_deployment(session, deployment_id)
-        config = _changed(seen, change)
+        config = changed_config(seen, change)
         if config is None:
             return await self._relabel(session, deployment_id, change, if_match)
         deployment, operation = await self._begin(session, deployment_id, "update_deployment", actor, if_match)
         if change.labels is not None:
             deployment.labels = change.labels
         return await self._rerun(
-            session, deployment, operation, _changed(deployment, change) or config, force=force, reason="changed"
+            session, deployment, operation, changed_config(deployment, change) or config, force=force, reason="changed"
         )
 
     async def roll_back(
@@ -176,21 +206,23 @@ class DeploymentWork:
         deployment_id: UUID,
         number: int | None,
         *,
+        force: bool,
         actor: str,
         if_match: str | None = None,
     ) -> Accepted:
-        """Ask to run as an earlier revision did; without a number, the last one that served before the present one.
+        """Ask to run as an earlier revision did, in the cluster's `turn`.
 
-        Raises DeploymentNotFound, DeploymentNeverServed, OperationBusy, RevisionNotFound, NoCapacity, StaleVersion.
+        Without a number that is the last one that served before the present one. Raises RevisionNotFound, and what
+        `change` raises.
         """
         deployment, operation = await self._begin(session, deployment_id, "update_deployment", actor, if_match)
         revisions = await repository.revisions_of(session, deployment.id)
-        found = next((r for r in revisions if _is_target(r, number, deployment.revision)), None)
+        found = next((r for r in revisions if is_target(r, number, deployment.revision)), None)
         if found is None:
             raise RevisionNotFound(number)
-        config = DeploymentConfig.model_validate({**found.config, "replicas": max(deployment.replicas_desired, 1)})
+        config = earlier_config(found, replicas=deployment.replicas_desired)
         reason = f"back to revision {found.number}"
-        return await self._rerun(session, deployment, operation, config, force=True, reason=reason)
+        return await self._rerun(session, deployment, operation, config, force=force, reason=reason)
 
     async def delete(
         self, session: WriteSession, deployment_id: UUID, *, keep_cache: bool, force: bool, actor: str
@@ -216,34 +248,51 @@ class DeploymentWork:
         force: bool,
         reason: str,
     ) -> Accepted:
-        number = (await repository.revisions_of(session, deployment.id))[0].number + 1
-        operation.payload = _payload(deployment, replicas=deployment.replicas_desired, revision=number)
+        revisions = await repository.revisions_of(session, deployment.id)
+        number = revisions[0].number + 1
+        present = next(revision for revision in revisions if revision.number == deployment.revision)
+        replicas = deployment.replicas_desired
+        operation.payload = payload_of(deployment, replicas=replicas, revision=number, force=force)
         await self._admission.require_credentials(session, config)
         cluster = await self._admission.ready_cluster(session, deployment.cluster_id)
         await capacity.hold(session, cluster.id)
-        wanted = replace(_present(deployment), config=config)
-        decision = await self._admission.decide(session, cluster, wanted, copies=1, own=deployment.id)
-        if _grows(deployment, config):
-            _require_room(decision, force=force)
+        wanted = replace(present_of(deployment), config=config)
+        require_same_claim(config, revisions)
+        decision = await self._admission.decide_change(session, cluster, deployment, wanted, present.values)
+        require_room(decision.fit, force=force)
+        await self._require_free_host(session, cluster.id, wanted)
+        values = never_smaller(decision.values, [revision.values for revision in revisions])
         deployment.config = config.kept()
         deployment.max_model_len = decision.max_model_len
         deployment.revision = number
-        self._add_revision(session, deployment, number, decision.values, operation, reason)
+        self._add_revision(session, deployment, number, values, operation, reason)
         move(deployment, DeploymentStatus.UPDATING)
         await session.flush()
         await self._audit(session, operation.actor, "deployment.change_requested", deployment, revision=str(number))
         return Accepted(deployment, operation, decision.warnings)
 
     async def _require_room_for(
-        self, session: WriteSession, deployment: Deployment, copies: int, *, force: bool
+        self, session: WriteSession, deployment: Deployment, replicas: int, *, force: bool
     ) -> tuple[str, ...]:
         cluster = await self._admission.ready_cluster(session, deployment.cluster_id)
         await capacity.hold(session, cluster.id)
-        decision = await self._admission.decide(
-            session, cluster, _present(deployment), copies=copies, own=deployment.id
+        present = await repository.get_revision(session, deployment.id, deployment.revision)
+        fit = await self._admission.fit_of(session, cluster, deployment, present, replicas=replicas)
+        require_room(fit, force=force)
+        return fit.warnings
+
+    async def _require_free_host(self, session: WriteSession, cluster_id: UUID, wanted: Wanted) -> None:
+        """Raises IngressHostTaken: an ingress controller would send each request to either of two."""
+        host = wanted.config.ingress_host
+        if host is None:
+            return
+        same = select(Deployment.id).where(
+            Deployment.cluster_id == cluster_id,
+            Deployment.config.contains({"ingress_host": host}),
+            Deployment.id != wanted.id,
         )
-        _require_room(decision, force=force)
-        return decision.warnings
+        if taken := (await session.scalars(same.limit(1))).one_or_none():
+            raise IngressHostTaken(host, taken)
 
     async def _begin(
         self, session: WriteSession, deployment_id: UUID, kind: str, actor: str, if_match: str | None
@@ -346,75 +395,3 @@ _KINDS: Mapping[str, tuple[Sequence[Step], Workflow]] = {
     "update_deployment": (workflows.CHANGE_STEPS, refs.CHANGE_DEPLOYMENT),
     "delete_deployment": (workflows.DELETE_STEPS, refs.DELETE_DEPLOYMENT),
 }
-
-
-def _wanted(request: DeploymentRequest, known: Description) -> Wanted:
-    deployment_id = uuid4()
-    last = request.model.rstrip("/").rpartition("/")[2]
-    name = request.name or f"{slug_of(last)[:56].strip('-')}-{deployment_id.hex[:4]}"
-    return Wanted(
-        id=deployment_id,
-        name=name,
-        release=release_name(name, deployment_id),
-        model=request.model,
-        runtime=request.runtime_type(),
-        config=request.config,
-        facts=known.facts,
-    )
-
-
-def _present(deployment: Deployment) -> Wanted:
-    return Wanted(
-        id=deployment.id,
-        name=deployment.name,
-        release=deployment.helm_release,
-        model=deployment.model,
-        runtime=deployment.runtime,
-        config=DeploymentConfig.model_validate(deployment.config),
-        facts=capacity.facts_of(deployment),
-    )
-
-
-def _require_room(decision: Decision, *, force: bool) -> None:
-    if decision.fit.verdict is Verdict.NO and not force:
-        raise NoCapacity(capacity.as_facts(decision.fit))
-
-
-def _changed(deployment: Deployment, change: DeploymentChange) -> DeploymentConfig | None:
-    """The config after the change; None when it stays as it is. Raises ConfigNotUsable."""
-    if change.config is None:
-        return None
-    if "replicas" in change.config.model_fields_set:
-        raise ConfigNotUsable("replicas", "copies are changed with POST /deployments/{id}/scale")
-    if "hub_config" in change.config.model_fields_set:
-        raise ConfigNotUsable("model_config", "the model of a deployment does not change; make a new deployment")
-    present = DeploymentConfig.model_validate(deployment.config)
-    try:
-        wanted = present.changed_by(change.config)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        field = "/".join(str(part) for part in problem["loc"])
-        raise ConfigNotUsable(field, problem["msg"].removeprefix("Value error, ")) from None
-    return None if wanted == present else wanted
-
-
-def _grows(deployment: Deployment, config: DeploymentConfig) -> bool:
-    """Whether a copy needs other or more devices than now."""
-    present = DeploymentConfig.model_validate(deployment.config)
-    names = ("tensor_parallel_size", "pipeline_parallel_size", "gpu_model", "gpu_share", "hardware")
-    return any(getattr(present, name) != getattr(config, name) for name in names)
-
-
-def _is_target(revision: DeploymentRevision, number: int | None, present: int) -> bool:
-    if number is not None:
-        return revision.number == number
-    return revision.number < present and revision.served_at is not None
-
-
-def _payload(deployment: Deployment, *, replicas: int, revision: int) -> dict[str, Any]:
-    return {
-        "revision": revision,
-        "replicas": replicas,
-        "previous_revision": deployment.revision,
-        "previous_replicas": deployment.replicas_desired,
-    }

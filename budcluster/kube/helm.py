@@ -1,12 +1,9 @@
 """Helm releases of one cluster: the house's one door to Helm.
 
-pyhelm3 0.5.8 builds the command lines and reads the answers; its own way of running them goes through a shell and logs
-what it runs, so `_Argv` runs them through `kit.process` instead. Values go in as one JSON document on standard input
-and the kubeconfig as a file in memory: neither is on a command line or on a disk.
+pyhelm3 0.5.8 builds the command lines and reads the answers; `helm_command` runs them. Values go in as one JSON
+document on standard input and the kubeconfig as a file in memory: neither is on a command line or on a disk.
 """
 
-import json
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,24 +12,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from pyhelm3.command import Command as Pyhelm
 
-from budcluster.kit.command import Command, Line, LineSink, Stream, ToolFailed, ToolTimedOut
+from budcluster.kit.command import LineSink, ToolFailed, ToolTimedOut
 from budcluster.kit.disk import raise_if_full
-from budcluster.kit.process import ProcessSlots, run
+from budcluster.kit.process import ProcessSlots
+from budcluster.kube.helm_command import OWNER_LABEL, HelmCommand
 from budcluster.kube.kubeconfig import Kubeconfig
 
 log = structlog.get_logger(__name__)
 
 _QUICK_S: Final = 60.0
-_GRACE_S: Final = 30.0
 _SLACK_S: Final = 30.0
-_HISTORY: Final = 10
-_TELLING: Final = frozenset({"upgrade", "rollback", "uninstall"})
-"""Commands whose complaints a person wants to read; questions are asked by the way."""
-_OWNER_LABEL: Final = "budcluster.io/managed"
-"""On the record of every release that this service makes, from the moment it is begun: releases without it belong to
-others. A revision's description would not do: Helm writes its own into one that is pending or has failed."""
 
 
 class ReleaseStatus(StrEnum):
@@ -161,20 +151,27 @@ class HelmGateway:
         self._kubeconfig = kubeconfig
         self._home = home
         self._slots = slots
-        self._on_line = _complaints_to(on_line) if on_line else None
+        self._on_line = on_line
         self._executable = executable
         self._path = path
 
-    async def ensure(self, release: Release, *, timeout_s: float, wait: bool = True) -> Revision:
+    async def ensure(
+        self, release: Release, *, timeout_s: float, wait: bool = True, repair: str | None = None
+    ) -> Revision:
         """Bring the release to this chart and these values. Safe to repeat: nothing is done where nothing differs.
+
+        What others did to its objects Helm's own record does not tell. With `repair`, a few words that name the
+        occasion, that is put right as well, once for each occasion: objects that were deleted are made again, and
+        fields of the chart that somebody else has taken are taken back.
 
         A release that a killed Helm left pending is repaired first: a half install is removed, a half upgrade rolled
         back. Raises OwnedByAnother for a release that somebody else made, and every other HelmError.
         """
-        present = await self.recover(release.name, release.namespace, timeout_s=timeout_s)
+        force = repair is not None
+        present = await self.recover(release.name, release.namespace, timeout_s=timeout_s, force=force)
         if present is not None and not present.is_ours:
             raise OwnedByAnother(f"the release {release.name} in {release.namespace} was made by somebody else.")
-        if present is not None and await self._is_as_wanted(release, present):
+        if present is not None and await self._is_as_wanted(release, present, repair):
             return present
         async with self._command(timeout_s) as helm:
             await helm.install_or_upgrade(
@@ -186,13 +183,18 @@ class HelmGateway:
                 version=release.chart.version,
                 timeout=f"{int(timeout_s)}s",
                 wait=wait,
+                description=repair,
+                force_conflicts=force,
             )
         revision = await self.get(release.name, release.namespace)
         log.info("release.applied", release=release.name, namespace=release.namespace, revision=revision.number)
         return revision
 
-    async def recover(self, name: str, namespace: str, *, timeout_s: float) -> Revision | None:
-        """The present revision, after repairing one that was left pending. The caller makes sure no Helm is at work."""
+    async def recover(self, name: str, namespace: str, *, timeout_s: float, force: bool = False) -> Revision | None:
+        """The present revision, after repairing one that was left pending. The caller makes sure no Helm is at work.
+
+        With `force`, fields that others have taken do not stop a half upgrade from being rolled back.
+        """
         present = await self.find(name, namespace)
         if present is None or not present.status.is_pending or not present.is_ours:
             return present
@@ -200,7 +202,7 @@ class HelmGateway:
         if present.status in {ReleaseStatus.PENDING_INSTALL, ReleaseStatus.UNINSTALLING}:
             await self.remove(name, namespace, timeout_s=timeout_s)
             return None
-        await self.roll_back(name, namespace, to=None, timeout_s=timeout_s, wait=False)
+        await self.roll_back(name, namespace, to=None, timeout_s=timeout_s, wait=False, force=force)
         return await self.find(name, namespace)
 
     async def find(self, name: str, namespace: str) -> Revision | None:
@@ -228,7 +230,7 @@ class HelmGateway:
                 status=ReleaseStatus(row["status"]),
                 chart=str(row["chart"]),
                 description=str(row.get("description", "")),
-                is_ours=_OWNER_LABEL in labels,
+                is_ours=OWNER_LABEL in labels,
                 updated=str(row.get("updated", "")),
             )
             for row in rows
@@ -259,25 +261,27 @@ class HelmGateway:
             return [found for found in objects if found]
 
     async def roll_back(
-        self, name: str, namespace: str, *, to: int | None, timeout_s: float, wait: bool = True
+        self, name: str, namespace: str, *, to: int | None, timeout_s: float, wait: bool = True, force: bool = False
     ) -> None:
         """Go back to revision `to`, or to the last good one. Raises ReleaseNotFound."""
-        async with self._command(timeout_s) as helm:
+        async with self._command(timeout_s, *(["--force-conflicts"] if force else [])) as helm:
             await helm.rollback(name, to, namespace=namespace, timeout=f"{int(timeout_s)}s", wait=wait)
 
-    async def remove(self, name: str, namespace: str, *, timeout_s: float, run_hooks: bool = True) -> None:
-        """Uninstall and wait until its objects are gone. A release that is not there is success."""
+    async def remove(
+        self, name: str, namespace: str, *, timeout_s: float, wait: bool = True, run_hooks: bool = True
+    ) -> None:
+        """Uninstall, and with `wait` until its objects are gone. A release that is not there is success."""
         try:
             async with self._command(timeout_s) as helm:
                 await helm.uninstall(
-                    name, namespace=namespace, timeout=f"{int(timeout_s)}s", wait=True, no_hooks=not run_hooks
+                    name, namespace=namespace, timeout=f"{int(timeout_s)}s", wait=wait, no_hooks=not run_hooks
                 )
         except ReleaseNotFound:
             return
         log.info("release.removed", release=name, namespace=namespace)
 
-    async def _is_as_wanted(self, release: Release, present: Revision) -> bool:
-        if present.status is not ReleaseStatus.DEPLOYED:
+    async def _is_as_wanted(self, release: Release, present: Revision, repair: str | None) -> bool:
+        if present.status is not ReleaseStatus.DEPLOYED or (repair is not None and present.description != repair):
             return False
         name = await self._chart_label(release.chart)
         if name != present.chart:
@@ -290,18 +294,19 @@ class HelmGateway:
         return f"{about['name']}-{about['version']}"
 
     @asynccontextmanager
-    async def _command(self, timeout_s: float) -> AsyncIterator[Pyhelm]:
-        """A pyhelm3 command whose kubeconfig lives as long as this block. Raises HelmError, and DiskFull."""
+    async def _command(self, timeout_s: float, *extra: str) -> AsyncIterator[HelmCommand]:
+        """A command whose kubeconfig lives as long as this block. Raises HelmError, and DiskFull."""
         with self._kubeconfig.in_memory() as path:
             try:
                 async with self._slots:
-                    yield _Argv(
+                    yield HelmCommand(
                         executable=self._executable,
                         kubeconfig=path,
                         environment=self._environment(),
                         timeout_s=timeout_s + _SLACK_S,
                         on_line=self._on_line,
                         secrets=self._kubeconfig.secrets,
+                        extra=extra,
                     )
             except ToolTimedOut as error:
                 raise NotReadyInTime(f"Helm did not end within {error.timeout_s:.0f} s and was stopped.") from error
@@ -314,72 +319,6 @@ class HelmGateway:
         found = {"HOME": home, "HELM_CACHE_HOME": home, "HELM_CONFIG_HOME": home, "HELM_DATA_HOME": home}
         return {**found, **({"PATH": self._path} if self._path else {})}
 
-
-class _Argv(Pyhelm):  # type: ignore[misc] # pyhelm3 ships no types
-    """pyhelm3's command lines, run as argument lists."""
-
-    def __init__(
-        self,
-        *,
-        executable: str,
-        kubeconfig: str,
-        environment: dict[str, str],
-        timeout_s: float,
-        on_line: LineSink | None,
-        secrets: tuple[str, ...],
-    ) -> None:
-        super().__init__(executable=executable, history_max_revisions=_HISTORY)
-        self._path = kubeconfig
-        self._environment = environment
-        self._timeout_s = timeout_s
-        self._on_line = on_line
-        self._secrets = secrets
-
-    async def run(self, command: Sequence[object], input: bytes | None = None) -> bytes:  # noqa: A002 - pyhelm3's name
-        mark = ("--labels", f"{_OWNER_LABEL}=true") if command[0] == "upgrade" else ()
-        argv = (self._executable, *(str(part) for part in command), *mark, "--kubeconfig", self._path)
-        done = await run(
-            Command(
-                argv=argv, stdin=input, env=self._environment, timeout_s=self._timeout_s, grace_s=_GRACE_S,
-                secrets=(*self._secrets, *secrets_in(input)),
-            ),
-            on_line=self._on_line if command[0] in _TELLING else None,
-        )  # fmt: skip
-        return done.stdout
-
-    async def labels(self, name: str, namespace: str) -> Mapping[str, str]:
-        """What the newest revision's record is labelled with; pyhelm3 has no such question."""
-        answer = await self.run(["get", "metadata", name, "--namespace", namespace, "--output", "json"])
-        return json.loads(answer).get("labels") or {}
-
-
-def _complaints_to(sink: LineSink) -> LineSink:
-    def take(line: Line) -> None:
-        if line.stream is Stream.STDERR:
-            sink(line)
-
-    return take
-
-
-def secrets_in(values: bytes | None) -> list[str]:
-    """Values under names such as `token` or `password`, to be masked in what Helm prints."""
-    found: list[str] = []
-
-    def walk(value: object, *, secret: bool) -> None:
-        if isinstance(value, Mapping):
-            for key, inner in value.items():
-                walk(inner, secret=secret or bool(_SECRET_NAME.search(str(key))))
-        elif isinstance(value, list):
-            for inner in value:
-                walk(inner, secret=secret)
-        elif isinstance(value, str) and secret and len(value) >= 8:
-            found.append(value)
-
-    walk(json.loads(values) if values else None, secret=False)
-    return found
-
-
-_SECRET_NAME: Final = re.compile(r"password|token$|secret(?!env|name|s$)|apikey|api_key", re.IGNORECASE)
 
 _PATTERNS: Final[tuple[tuple[str, type[HelmError], str], ...]] = (
     ("release: not found", ReleaseNotFound, "there is no such release."),

@@ -96,14 +96,16 @@ class Operations:
 
         An `exclusive` one holds its subject: raises OperationBusy while another one does. One that `supersedes`
         (DELETE) cancels the holder where that is possible, waits for its end and then runs; asked for again meanwhile,
-        it is given back unchanged. `payload` carries ids and small facts for the workflow, beside those of
-        OperationPayload.
+        it is given back, and flags of the new payload that are true become true in its own. `payload` carries ids and
+        small facts for the workflow, beside those of OperationPayload.
         """
         claim = Claim.NONE
         if exclusive:
             holders = await self._lock_subject(session, subject)
             same = next((held for held in holders if supersedes and held.kind == kind), None)
             if same is not None:
+                raised = {name: True for name, value in (payload or {}).items() if value is True}
+                same.payload = {**same.payload, **raised}
                 return same
             claim = await self._claim(session, holders, subject, supersedes=supersedes)
         operation = Operation(
@@ -152,6 +154,7 @@ class Operations:
     async def retry(self, session: WriteSession, operation_id: UUID) -> Operation:
         """Run a failed or cancelled one again from where it failed: steps that succeeded and were not undone are kept.
 
+        Of those that hold their subject only the newest: an older one knows nothing of what was done since.
         Raises OperationNotFound, OperationNotRetryable, OperationBusy, and what the kind's follower refuses with.
         """
         known = await session.get(Operation, operation_id)
@@ -171,6 +174,10 @@ class Operations:
         claim = Claim.NONE
         if operation.exclusive:
             claim = await self._claim(session, holders, subject, supersedes=False)
+            if newer := await self._newer(session, operation):
+                raise OperationNotRetryable(
+                    f"{newer.kind} was at work on {subject.name} since: /operations/{newer.id}. Make a new request."
+                )
         if follower := self._followers.get(operation.kind):
             await follower.reopened(session, operation)
         operation.percent = 0
@@ -229,6 +236,15 @@ class Operations:
             Operation.subject_type == subject.type, Operation.subject_id == subject.id, Operation.claim != Claim.NONE
         )
         return (await session.scalars(found.order_by(Operation.claim))).all()
+
+    async def _newer(self, session: WriteSession, operation: Operation) -> Operation | None:
+        found = select(Operation).where(
+            Operation.subject_type == operation.subject_type,
+            Operation.subject_id == operation.subject_id,
+            Operation.exclusive,
+            Operation.created_at > operation.created_at,
+        )
+        return (await session.scalars(found.order_by(Operation.created_at.desc()).limit(1))).one_or_none()
 
     async def _claim(
         self, session: WriteSession, holders: Sequence[Operation], subject: Subject, *, supersedes: bool

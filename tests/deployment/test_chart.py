@@ -10,9 +10,19 @@ import yaml
 
 import budcluster
 from budcluster.deployment.models import RuntimeType
+from budcluster.deployment.planning import with_replicas
 from budcluster.deployment.runtimes import RUNTIMES, LaunchRequest
 from budcluster.deployment.runtimes.launch import Hardware, NotSupported
-from budcluster.deployment.values import Cache, CacheMode, ReleasePlan, Rollout, SecretEnv, chart_values, choose_rollout
+from budcluster.deployment.values import (
+    RESOURCES,
+    Cache,
+    CacheMode,
+    ReleasePlan,
+    Rollout,
+    SecretEnv,
+    chart_values,
+    without_surge,
+)
 from devstack.tools import ensure_tools, tool_environment
 
 CHART = Path(budcluster.__file__).parent / "deployment" / "chart"
@@ -34,6 +44,8 @@ def _plan(runtime: RuntimeType = RuntimeType.VLLM, **changes: Any) -> ReleasePla
     request = LaunchRequest("meta-llama/Llama-3.1-8B-Instruct", "llama", **asked)
     launch = RUNTIMES[runtime].launch(request)
     defaults: dict[str, Any] = {"replicas": 1, "rollout": Rollout.RECREATE}
+    if launch_hardware := RESOURCES.get(request.hardware):
+        defaults["resource"] = launch_hardware
     return ReleasePlan("0b7e", runtime, request, launch, **(defaults | changes))
 
 
@@ -49,9 +61,11 @@ def _container(rendered: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return container
 
 
-def test_the_chart_passes_helm_lint(helm_environment: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_chart_passes_helm_lint(runtime: RuntimeType, helm_environment: dict[str, str], tmp_path: Path) -> None:
     values = tmp_path / "values.json"
-    values.write_text(json.dumps(chart_values(_plan())))
+    plan = _plan(runtime, replicas=2, ingress_host="llama.example.org", has_pod_monitors=True, network_policy=True)
+    values.write_text(json.dumps(chart_values(plan)))
     argv = ["helm", "lint", "--strict", str(CHART), "--values", str(values)]
     done = subprocess.run(argv, capture_output=True, text=True, env=helm_environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -114,7 +128,7 @@ def test_several_whole_gpus_on_hami_switch_its_control_off(helm_environment: dic
 
 
 def test_a_large_model_gets_a_larger_startup_budget_and_cache(helm_environment: dict[str, str]) -> None:
-    plan = _plan(request={"weights_bytes": 400 * 1024**3}, cache=Cache(CacheMode.PVC))
+    plan = _plan(request={"file_bytes": 400 * 1024**3}, cache=Cache(CacheMode.PVC))
     rendered = _render(chart_values(plan), helm_environment)
     assert _container(rendered)["startupProbe"]["failureThreshold"] > 900
     assert rendered["PersistentVolumeClaim"]["spec"]["resources"]["requests"]["storage"] == "530Gi"
@@ -132,8 +146,115 @@ def test_extras_render_when_asked_for(helm_environment: dict[str, str]) -> None:
     plan = _plan(replicas=3, network_policy=True, ingress_host="llama.example.org", gpu_model="NVIDIA-L40S")
     rendered = _render(chart_values(plan), helm_environment)
     assert {"NetworkPolicy", "Ingress", "PodDisruptionBudget"} <= set(rendered)
-    pod = rendered["Deployment"]["spec"]["template"]["spec"]
-    assert pod["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-L40S"}
+
+
+def _pod(rendered: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    pod: dict[str, Any] = rendered["Deployment"]["spec"]["template"]["spec"]
+    return pod
+
+
+@pytest.mark.parametrize(
+    ("hardware", "label", "names"),
+    [
+        (Hardware.NVIDIA, "nvidia.com/gpu.product", ["Tesla-T4", "Tesla-T4-SHARED"]),
+        (Hardware.AMD, "amd.com/gpu.product-name", ["Tesla-T4"]),
+    ],
+)
+def test_a_gpu_model_is_asked_for_by_the_labels_of_its_vendor(
+    hardware: Hardware, label: str, names: list[str], helm_environment: dict[str, str]
+) -> None:
+    plan = _plan(request={"hardware": hardware}, gpu_model="Tesla-T4")
+    affinity = _pod(_render(chart_values(plan), helm_environment))["affinity"]["nodeAffinity"]
+    terms = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert terms == [{"matchExpressions": [{"key": label, "operator": "In", "values": names}]}]
+
+
+def test_promised_nodes_are_preferred_and_copies_on_one_are_not_drawn_apart(helm_environment: dict[str, str]) -> None:
+    packed = _pod(_render(chart_values(_plan(replicas=3, nodes=("a", "a", "b"))), helm_environment))
+    preferred = packed["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert [term["preference"]["matchFields"][0]["values"] for term in preferred] == [["a"], ["b"]]
+    assert "topologySpreadConstraints" not in packed
+    apart = _pod(_render(chart_values(_plan(replicas=2, nodes=("a", "b"))), helm_environment))
+    assert apart["topologySpreadConstraints"][0]["whenUnsatisfiable"] == "ScheduleAnyway"
+
+
+def test_hami_is_told_to_fill_node_after_node(helm_environment: dict[str, str]) -> None:
+    rendered = _render(chart_values(_plan(on_hami=True)), helm_environment)
+    annotations = rendered["Deployment"]["spec"]["template"]["metadata"]["annotations"]
+    assert annotations == {"hami.io/node-scheduler-policy": "binpack"}
+
+
+def test_without_gpus_the_control_plane_is_avoided(helm_environment: dict[str, str]) -> None:
+    pod = _pod(_render(chart_values(_plan(request={"hardware": Hardware.CPU})), helm_environment))
+    (term,) = pod["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    (wanted,) = term["preference"]["matchExpressions"]
+    assert wanted == {"key": "node-role.kubernetes.io/control-plane", "operator": "DoesNotExist"}
+
+
+def test_an_image_may_be_named_by_its_digest(helm_environment: dict[str, str]) -> None:
+    digest = "sha256:" + "a" * 64
+    for image in (f"own/vllm@{digest}", f"host:5000/own/vllm:v1@{digest}", "own/vllm:v1"):
+        rendered = _render(chart_values(_plan(request={"image": image})), helm_environment)
+        assert _container(rendered)["image"] == image
+
+
+@pytest.mark.parametrize(
+    ("cache", "volume"),
+    [
+        (Cache(), {"emptyDir": {"sizeLimit": "200Gi"}}),
+        (Cache(CacheMode.PVC), {"persistentVolumeClaim": {"claimName": "bud-llama-0b7e1234-cache"}}),
+        (Cache(CacheMode.EXISTING, claim="models"), {"persistentVolumeClaim": {"claimName": "models"}}),
+        (
+            Cache(CacheMode.HOST_PATH, host_path="/var/lib/budcluster/models"),
+            {"hostPath": {"path": "/var/lib/budcluster/models", "type": "DirectoryOrCreate"}},
+        ),
+    ],
+    ids=lambda value: str(value.mode) if isinstance(value, Cache) else "",
+)
+def test_the_cache_is_mounted_from_where_it_is_kept(
+    cache: Cache, volume: dict[str, Any], helm_environment: dict[str, str]
+) -> None:
+    rendered = _render(chart_values(_plan(cache=cache)), helm_environment)
+    assert {"name": "cache", **volume} in _pod(rendered)["volumes"]
+    assert ("PersistentVolumeClaim" in rendered) is (cache.mode is CacheMode.PVC)
+    assert ("initContainers" in _pod(rendered)) is (cache.mode is CacheMode.HOST_PATH)
+
+
+def test_a_folder_of_the_node_is_given_to_the_user_who_writes_there(helm_environment: dict[str, str]) -> None:
+    cache = Cache(CacheMode.HOST_PATH, host_path="/var/lib/budcluster/models")
+    pod = _pod(_render(chart_values(_plan(cache=cache)), helm_environment))
+    (owner,) = pod["initContainers"]
+    assert (owner["command"], owner["image"]) == (["chown", "2000:0", "/cache"], pod["containers"][0]["image"])
+    assert owner["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN"]}
+    by_root = _pod(_render(chart_values(_plan(RuntimeType.SGLANG, cache=cache)), helm_environment))
+    assert "initContainers" not in by_root
+
+
+def test_a_kept_claim_survives_its_release(helm_environment: dict[str, str]) -> None:
+    for keep in (True, False):
+        rendered = _render(chart_values(_plan(cache=Cache(CacheMode.PVC, keep=keep))), helm_environment)
+        annotations = rendered["PersistentVolumeClaim"]["metadata"].get("annotations", {})
+        assert (annotations.get("helm.sh/resource-policy") == "keep") is keep
+
+
+def test_the_number_of_copies_may_be_left_to_whoever_scales(helm_environment: dict[str, str]) -> None:
+    values = chart_values(_plan()) | {"replicas": None}
+    assert "replicas" not in _render(values, helm_environment)["Deployment"]["spec"]
+
+
+def test_only_the_number_of_copies_changes_with_it(helm_environment: dict[str, str]) -> None:
+    values = chart_values(_plan(replicas=2, nodes=("a", "a")))
+    two, five = (_render(with_replicas(values, count), helm_environment)["Deployment"]["spec"] for count in (2, 5))
+    assert (two.pop("replicas"), five.pop("replicas")) == (2, 5)
+    assert two == five
+
+
+def test_https_is_answered_where_certificates_are_set(helm_environment: dict[str, str]) -> None:
+    plan = _plan(ingress_host="llama.example.org", ingress_tls=True, ingress_tls_secret="models-tls")
+    spec = _render(chart_values(plan), helm_environment)["Ingress"]["spec"]
+    assert spec["tls"] == [{"hosts": ["llama.example.org"], "secretName": "models-tls"}]
+    plain = _plan(ingress_host="llama.example.org")
+    assert "tls" not in _render(chart_values(plain), helm_environment)["Ingress"]["spec"]
 
 
 def test_user_text_stays_text(helm_environment: dict[str, str]) -> None:
@@ -159,13 +280,30 @@ def test_wrong_values_are_refused_by_the_schema(
     assert named in done.stderr
 
 
-def test_the_rollout_never_waits_for_a_gpu_or_a_volume_that_is_taken() -> None:
-    assert choose_rollout(replicas=1, room_for_one_more=True, exclusive_cache=False) is Rollout.SURGE
-    assert choose_rollout(replicas=3, room_for_one_more=False, exclusive_cache=False) is Rollout.DRAIN_ONE
-    assert choose_rollout(replicas=1, room_for_one_more=False, exclusive_cache=False) is Rollout.RECREATE
-    assert choose_rollout(replicas=3, room_for_one_more=True, exclusive_cache=True) is Rollout.RECREATE
-
-
 def test_hardware_without_an_image_is_refused_with_what_there_is() -> None:
     with pytest.raises(NotSupported, match="TensorRT-LLM has no image for AMD; it runs on NVIDIA"):
         _plan(RuntimeType.TENSORRT_LLM, request={"hardware": Hardware.AMD})
+
+
+@pytest.mark.parametrize(
+    ("change", "leaving", "strategy"),
+    [
+        ({}, None, "RollingUpdate"),
+        ({}, {}, "RollingUpdate"),
+        ({}, {"rollout": Rollout.RECREATE}, "Recreate"),
+        ({"request": {"tensor_parallel": 2}}, {}, "Recreate"),
+        ({}, {"request": {"tensor_parallel": 2}}, "RollingUpdate"),
+        ({"gpu_model": "Tesla-T4"}, {}, "Recreate"),
+        ({"share_memory_mib": 8000}, {"share_memory_mib": 4000}, "Recreate"),
+        ({"cache": Cache(CacheMode.PVC)}, {}, "Recreate"),
+        ({"replicas": 1}, {}, "Recreate"),
+    ],
+)
+def test_the_way_back_never_needs_more_room_than_what_leaves_it(
+    change: dict[str, Any], leaving: dict[str, Any] | None, strategy: str
+) -> None:
+    plans = {"replicas": 3, "rollout": Rollout.SURGE}
+    values = chart_values(_plan(**(plans | change)))
+    left = None if leaving is None else chart_values(_plan(**(plans | leaving)))
+    back = without_surge(values, leaving=left)["strategy"]
+    assert (back["type"], back["maxSurge"]) == (strategy, 0)

@@ -1,13 +1,15 @@
 """Does it fit, and if not, why not and what would."""
 
+import time
 from dataclasses import replace
 
 import pytest
 
-from budcluster.deployment.fit import Demand, Share, Verdict, check_fit
+from budcluster.deployment.demands import Demand
+from budcluster.deployment.fit import Verdict, check_fit
 from budcluster.deployment.model_facts import UnusableConfig, read_config
-from budcluster.deployment.rooms import Room, rooms_of
-from budcluster.deployment.sizing import Shape, estimate, kv_bytes_per_token, max_model_length
+from budcluster.deployment.rooms import Room, Share, rooms_of
+from budcluster.deployment.sizing import Budget, Shape, estimate, kv_bytes_per_token, max_model_length, misshapen
 from budcluster.hardware.reader import read_cluster
 from tests.deployment import models
 from tests.hardware import nodes
@@ -185,3 +187,109 @@ def test_number_formats_that_the_gpu_lacks_are_refused() -> None:
     refused = check_fit(Demand(Shape(max_model_len=512), facts=small, dtype="bfloat16"), rooms)
     assert any("use float16" in reason for reason in refused.reasons[0].reasons)
     assert check_fit(Demand(Shape(max_model_len=512), facts=small, dtype="float16"), rooms).verdict is Verdict.YES
+
+
+def test_three_ranks_do_not_share_thirty_two_heads_and_the_nearest_number_that_does_is_named() -> None:
+    fit = check_fit(Demand(Shape(tensor_parallel=3), facts=LLAMA_8B), _rooms(nodes.a100x8()))
+    assert fit.verdict is Verdict.NO
+    assert "does not divide the model's 32 attention heads" in fit.reasons[0].reasons[0]
+    assert fit.nearest == ("with tensor_parallel_size 2 it fits",)
+
+
+def test_key_value_heads_are_dealt_out_or_repeated_evenly() -> None:
+    odd = read_config(models.LLAMA_8B | {"num_attention_heads": 40, "num_key_value_heads": 8})
+    assert "8 key-value heads" in misshapen(odd, Shape(tensor_parallel=5))[0]
+    assert misshapen(odd, Shape(tensor_parallel=8)) == ()
+    assert misshapen(LLAMA_8B, Shape(tensor_parallel=16)) == ()
+    assert misshapen(read_config(models.DEEPSEEK_V3), Shape(tensor_parallel=16)) == ()
+
+
+def test_more_stages_than_layers_are_refused_with_the_most_that_there_can_be() -> None:
+    short = read_config(models.LLAMA_8B | {"num_hidden_layers": 4})
+    fit = check_fit(Demand(Shape(pipeline_parallel=8), facts=short), _rooms(nodes.a100x8()))
+    assert fit.reasons[0].reasons == ("pipeline_parallel_size 8 is more than the model's 4 layers",)
+    assert fit.nearest == ("with pipeline_parallel_size 4 it fits",)
+
+
+@pytest.mark.parametrize(
+    ("budget", "verdict"),
+    [
+        (Budget(), Verdict.YES),
+        (Budget(utilization=0.1), Verdict.NO),
+        (Budget(static=0.1), Verdict.NO),
+        (Budget(static=0.5), Verdict.YES),
+        (Budget(of_the_rest=0.005), Verdict.NO),
+        (Budget(of_the_rest=0.5), Verdict.YES),
+    ],
+)
+def test_what_the_engine_may_use_of_the_memory_counts(budget: Budget, verdict: Verdict) -> None:
+    demand = Demand(Shape(max_model_len=8192), facts=LLAMA_8B, budget=budget)
+    fit = check_fit(demand, _rooms(nodes.a100x8()))
+    assert fit.verdict is verdict
+    size = estimate(LLAMA_8B, demand.shape, budget)
+    longest = size.largest_context(81_920)
+    assert estimate(LLAMA_8B, Shape(max_model_len=longest), budget).fits(81_920) is (longest > 0)
+    assert not estimate(LLAMA_8B, Shape(max_model_len=longest + 64), budget).fits(81_920)
+
+
+def test_slices_are_asked_for_by_their_own_name() -> None:
+    small = read_config(models.LLAMA_8B | {"num_hidden_layers": 8})
+    fit = check_fit(Demand(Shape(), facts=small), _rooms(nodes.h100_mig_mixed()))
+    assert (fit.verdict, fit.resource) == (Verdict.YES, "nvidia.com/mig-3g.40gb")
+
+
+def test_all_copies_ask_by_one_name_and_whole_gpus_come_first() -> None:
+    small = read_config(models.LLAMA_8B | {"num_hidden_layers": 8})
+    rooms = _rooms(nodes.h100_mig_mixed(), nodes.a100x8())
+    assert check_fit(Demand(Shape(), facts=small), rooms).resource == "nvidia.com/gpu"
+    # Two slices and eight GPUs are ten places, and yet no ten copies of one deployment.
+    many = check_fit(Demand(Shape(), replicas=10, facts=small), rooms)
+    assert (many.verdict, len(many.nodes)) == (Verdict.NO, 8)
+    fixed = check_fit(Demand(Shape(), facts=small, resource="nvidia.com/mig-3g.40gb"), rooms)
+    assert fixed.nodes == ("node-0",)
+
+
+def test_a_gpu_model_does_not_name_equal_slices() -> None:
+    node = nodes.a100x8()
+    node["metadata"]["labels"]["nvidia.com/gpu.product"] = "NVIDIA-A100-SXM4-80GB-MIG-3g.40gb"
+    demand = Demand(Shape(), facts=LLAMA_8B, gpu_model="NVIDIA-A100-SXM4-80GB")
+    assert "cut into equal MIG slices" in check_fit(demand, _rooms(node)).reasons[0].reasons[0]
+
+
+def test_cores_of_a_shared_device_are_counted() -> None:
+    demand = Demand(Shape(max_model_len=2048), replicas=2, facts=LLAMA_8B, share=Share(24_000, 60))
+    fit = check_fit(demand, _rooms(nodes.hami()))
+    assert (fit.verdict, len(fit.nodes)) == (Verdict.NO, 1)
+    assert "no device has 24000 MiB and 60 % of its cores free" in fit.reasons[0].reasons
+    assert check_fit(replace(demand, share=Share(24_000, 50)), _rooms(nodes.hami())).verdict is Verdict.YES
+    taken = [nodes.pod(nodes.hami(), allocated="GPU-0,NVIDIA,1024,100:;", nvidia_com__gpu="1")]
+    assert check_fit(replace(demand, replicas=1), _rooms(nodes.hami(), pods=taken)).verdict is Verdict.NO
+    held = [nodes.pod(nodes.hami(), allocated="GPU-0,NVIDIA,1024,0:;", nvidia_com__gpu="1")]
+    alone = replace(demand, replicas=1, share=Share(24_000, 100))
+    assert check_fit(alone, _rooms(nodes.hami(), pods=held)).verdict is Verdict.NO
+
+
+def test_a_machine_without_processors_and_memory_to_spare_takes_no_copy() -> None:
+    node = nodes.a100x8()
+    for part in ("capacity", "allocatable"):
+        node["status"][part] |= {"cpu": "7", "memory": "60Gi"}
+    demand = Demand(Shape(tensor_parallel=4), facts=LLAMA_8B)
+    fit = check_fit(demand, _rooms(node))
+    assert "asks for 8 processors and 32 GiB of memory beside its GPUs" in fit.reasons[0].reasons[0]
+    assert check_fit(replace(demand, shape=Shape(tensor_parallel=2)), _rooms(node)).verdict is Verdict.YES
+
+
+def test_the_smallest_machines_with_a_gpu_take_one_copy() -> None:
+    node = nodes.a100x8()
+    node["status"]["allocatable"] |= {"cpu": "3920m", "memory": "15Gi", "nvidia.com/gpu": "1"}
+    assert check_fit(Demand(Shape(), facts=LLAMA_8B), _rooms(node)).verdict is Verdict.YES
+
+
+def test_thousands_of_rooms_and_hundreds_of_waiting_copies_are_no_long_look() -> None:
+    rooms = [replace(room, node=f"node-{number}") for room in _rooms(nodes.a100x8()) for number in range(5000)]
+    waiting = [Demand(Shape(max_model_len=2048 + number), replicas=10, facts=LLAMA_8B) for number in range(200)]
+    began = time.process_time()
+    fit = check_fit(Demand(Shape(tensor_parallel=8), replicas=100, facts=LLAMA_70B), rooms, waiting=waiting)
+    assert (fit.verdict, len(set(fit.nodes))) == (Verdict.YES, 100)
+    assert not {f"node-{number}" for number in range(250)} & set(fit.nodes)
+    assert time.process_time() - began < 5  # it was more than half a minute when each room was looked at each time

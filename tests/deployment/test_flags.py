@@ -4,9 +4,10 @@ import pytest
 
 from budcluster.deployment.models import RuntimeType
 from budcluster.deployment.runtimes import RUNTIMES
-from budcluster.deployment.runtimes.flags import FlagRefused
+from budcluster.deployment.runtimes.flags import FlagRefused, FlagRules
 
 VLLM = RUNTIMES[RuntimeType.VLLM].flags
+SGLANG = RUNTIMES[RuntimeType.SGLANG].flags
 
 
 @pytest.mark.parametrize(
@@ -16,6 +17,8 @@ VLLM = RUNTIMES[RuntimeType.VLLM].flags
         ["--enforce-eager"],
         ["--gpu-memory-utilization", "0.8"],
         ["--gpu-memory-utilization=0.8", "--enable-lora", "--max-loras", "4"],
+        ["--async-scheduling", "--no-enable-prefix-caching", "--attention-backend", "FLASHINFER"],
+        ["--lora-modules", "a=org/a", "b=org/b", "--max-logprobs", "5"],
     ],
 )
 def test_known_flags_pass(args: list[str]) -> None:
@@ -31,6 +34,15 @@ def test_known_flags_pass(args: list[str]) -> None:
         (["--tensor-parallel-size", "4"], "use tensor_parallel_size instead"),
         (["--foo"], "not a flag that vLLM 0.33.0 is known to have"),
         (["x; rm -rf /"], "is not a flag"),
+        (["--data-parallel-size", "2"], "multiplies the GPUs"),
+        (["--no-trust-remote-code"], "use trust_remote_code instead"),
+        (["--port", "1"], "is set by the service$"),
+        (["--compilation-config", "{}"], "run code"),
+        (["--kv-transfer-config", "{}"], "speak to other hosts"),
+        (["--chat-template", "/etc/passwd"], "opens or writes files"),
+        (["--kv-cache-memory-bytes", "1"], "cannot follow"),
+        (["--structured-outputs-config.reasoning_parser_plugin", "x"], "is not a flag that"),
+        (["--middlewar", "x"], "is not a flag that"),
         (["--max-loras"], "needs a value"),
         (["--max-loras", "--enable-lora"], "needs a value"),
         (["--enforce-eager=yes"], "takes no value"),
@@ -42,3 +54,37 @@ def test_known_flags_pass(args: list[str]) -> None:
 def test_other_flags_are_refused_with_the_reason(args: list[str], reason: str) -> None:
     with pytest.raises(FlagRefused, match=reason):
         VLLM.check(args)
+
+
+def test_flags_of_sglang_are_its_own() -> None:
+    SGLANG.check(["--random-seed", "1", "--schedule-policy", "lpm", "--disable-radix-cache"])
+    for args in (["--dp-size", "2"], ["--enable-custom-logit-processor"], ["--dist-init-addr", "x"], ["--seed", "1"]):
+        with pytest.raises(FlagRefused):
+            SGLANG.check(args)
+
+
+@pytest.mark.parametrize("flags", [VLLM, SGLANG], ids=lambda flags: str(flags.runtime))
+def test_what_is_refused_by_hand_are_flags_that_the_runtime_has(flags: FlagRules) -> None:
+    known = flags.with_value | flags.with_values | flags.switches
+    # argparse takes these two as short for longer ones.
+    assert {*flags.owned, *flags.dangerous} - known <= {"--tp", "--pp"}
+    assert not set(flags.owned) & set(flags.dangerous)
+    assert not flags.switches & (flags.with_value | flags.with_values)
+
+
+@pytest.mark.parametrize("value", ["0", "1.5", "-1", "much", "nan"])
+@pytest.mark.parametrize(
+    ("runtime", "flag"),
+    [(RuntimeType.VLLM, "--gpu-memory-utilization"), (RuntimeType.SGLANG, "--mem-fraction-static")],
+)
+def test_a_part_of_the_memory_is_a_part(runtime: RuntimeType, flag: str, value: str) -> None:
+    with pytest.raises(FlagRefused, match="above 0 and at most 1"):
+        RUNTIMES[runtime].budget([flag, value])
+
+
+def test_the_last_word_about_the_memory_counts() -> None:
+    twice = ["--gpu-memory-utilization=0.5", "--seed", "1", "--gpu-memory-utilization", "0.6"]
+    assert RUNTIMES[RuntimeType.VLLM].budget(twice).utilization == 0.6
+    assert RUNTIMES[RuntimeType.SGLANG].budget(["--mem-fraction-static", "0.7"]).static == 0.7
+    fraction = ["--kv_cache_free_gpu_memory_fraction", "0.6"]
+    assert RUNTIMES[RuntimeType.TENSORRT_LLM].budget(fraction).of_the_rest == 0.6

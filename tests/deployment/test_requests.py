@@ -1,6 +1,7 @@
 """`POST /deployments` and the changes: what is accepted, what is refused, and that no GPU is promised twice."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -84,6 +85,10 @@ async def test_a_context_beyond_the_model_is_cut_with_a_warning(client: httpx.As
         ("config/replicas", {"config": {"replicas": "2"}}),
         ("config/image", {"config": {"image": "vllm/vllm-openai"}}),
         ("config/image", {"config": {"image": "$(id):latest"}}),
+        ("config/image", {"config": {"image": "own/vllm@sha256:abc"}}),
+        ("config/extra_args", {"config": {"extra_args": ["--data-parallel-size", "2"]}}),
+        ("config/extra_args", {"config": {"extra_args": ["--gpu-memory-utilization", "2"]}}),
+        ("config/cache", {"config": {"replicas": 2, "cache": {"mode": "existing", "claim": "models"}}}),
         ("config/extra_args", {"config": {"extra_args": ["--api-key", "x"]}}),
         ("config/extra_args", {"config": {"extra_args": ["--no-such-flag"]}}),
         ("config/extra_args", {"config": {"extra_args": ["; reboot"]}}),
@@ -146,22 +151,30 @@ async def test_a_name_is_given_once_a_cluster(client: httpx.AsyncClient, cluster
 async def test_a_repeated_request_with_its_key_makes_one_deployment(
     client: httpx.AsyncClient, cluster_id: UUID
 ) -> None:
-    replies = [
-        await client.post("/deployments", json=_request(cluster_id), headers={"Idempotency-Key": "once"})
-        for _ in range(2)
-    ]
-    assert replies[0].json()["id"] == replies[1].json()["id"]
+    def ask() -> Awaitable[httpx.Response]:
+        return client.post("/deployments", json=_request(cluster_id), headers={"Idempotency-Key": "once"})
+
+    replies = [*await asyncio.gather(ask(), ask()), await ask()]
+    assert {reply.status_code for reply in replies} == {202}
+    assert len({reply.json()["id"] for reply in replies}) == 1
 
 
-async def test_many_requests_at_once_never_promise_one_gpu_twice(
+async def test_many_requests_at_once_never_promise_one_gpu_twice_and_hold_nobody_up(
     client: httpx.AsyncClient, cluster_id: UUID, database: Database
 ) -> None:
     body = _request(cluster_id)
-    answers = await asyncio.gather(*(client.post("/deployments", json=body) for _ in range(200)))
-    codes = [answer.status_code for answer in answers]
-    # Some may be told to come again (503) while they wait for a connection; none is told what is not true.
-    assert codes.count(202) == GPUS
-    assert set(codes) <= {202, 409, 503}
+
+    async def ask(number: int) -> int:
+        headers = {"Idempotency-Key": f"request-{number}"} if number % 2 else {}
+        return (await client.post("/deployments", json=body, headers=headers)).status_code
+
+    asked = [asyncio.create_task(ask(number)) for number in range(200)]
+    meanwhile = []
+    while not all(one.done() for one in asked):
+        meanwhile.append((await client.get("/deployments")).status_code)
+    codes = await asyncio.gather(*asked)
+    assert (codes.count(202), codes.count(409)) == (GPUS, 200 - GPUS)
+    assert set(meanwhile) == {200}
     async with database.reading() as session:
         assert await session.scalar(select(func.count()).select_from(Deployment)) == GPUS
 

@@ -10,7 +10,8 @@ import pytest
 from budcluster.kit.command import Line
 from budcluster.kit.process import ProcessSlots
 from budcluster.kube import helm
-from budcluster.kube.helm import ChartRef, HelmGateway, OwnedByAnother, Release, classify, secrets_in
+from budcluster.kube.helm import ChartRef, HelmGateway, OwnedByAnother, Release, classify
+from budcluster.kube.helm_command import secrets_in
 from budcluster.kube.kubeconfig import read_kubeconfig
 from tests.kube.certificates import NOW, make_document
 
@@ -25,7 +26,8 @@ with (home / "calls").open("a") as calls:
 print("a complaint", file=sys.stderr)
 if verb == "upgrade":
     labels = {{"budcluster.io/managed": "true"}} if "--labels" in rest else {{}}
-    state = {{"status": "deployed", "values": json.loads(values), "labels": labels}}
+    said = rest[rest.index("--description") + 1] if "--description" in rest else "Upgrade complete"
+    state = {{"status": "deployed", "values": json.loads(values), "labels": labels, "description": said}}
 elif verb == "uninstall":
     state = None
 elif verb == "rollback":
@@ -33,7 +35,8 @@ elif verb == "rollback":
 (home / "state").write_text(json.dumps(state))
 if state is None and verb in ("history", "get"):
     sys.exit("Error: release: not found")
-row = {{"revision": 1, "status": state and state["status"], "chart": "demo-1.0", "description": "Upgrade complete"}}
+said = state and state.get("description", "")
+row = {{"revision": 1, "status": state and state["status"], "chart": "demo-1.0", "description": said}}
 answers = {{"history": [row], "show": {{"name": "demo", "version": "1.0"}}}}
 answers["get"] = state and ({{"labels": state["labels"]}} if rest[0] == "metadata" else state["values"])
 print(json.dumps(answers.get(verb, {{}})))
@@ -72,8 +75,9 @@ class Helm:
         verbs = [call["argv"][0] for call in self.calls]
         return [verb for verb in verbs if verb in {"upgrade", "uninstall", "rollback"}]
 
-    async def ensure(self, values: dict[str, Any]) -> helm.Revision:
-        return await self.gateway.ensure(Release("demo", "apps", ChartRef("demo", "1.0"), values), timeout_s=20)
+    async def ensure(self, values: dict[str, Any], *, repair: str | None = None) -> helm.Revision:
+        wanted = Release("demo", "apps", ChartRef("demo", "1.0"), values)
+        return await self.gateway.ensure(wanted, timeout_s=20, repair=repair)
 
 
 @pytest.fixture
@@ -112,6 +116,22 @@ async def test_what_a_killed_helm_left_is_repaired(tool: Helm, status: str, chan
     tool.holds(status, values={"a": 1})
     await tool.ensure({"a": 2})
     assert tool.changes == changes
+
+
+async def test_a_repair_is_done_once_for_each_occasion_although_the_values_are_there(tool: Helm) -> None:
+    tool.holds("deployed", values={"a": 1})
+    for occasion in ("Monday", "Monday", "Tuesday"):
+        await tool.ensure({"a": 1}, repair=occasion)
+    upgrades = [call["argv"] for call in tool.calls if call["argv"][0] == "upgrade"]
+    assert [argv[argv.index("--description") + 1] for argv in upgrades] == ["Monday", "Tuesday"]
+    assert all("--force-conflicts" in argv for argv in upgrades)
+
+
+async def test_fields_that_others_took_do_not_stop_the_repair_of_a_half_upgrade(tool: Helm) -> None:
+    tool.holds("pending-upgrade", values={"a": 1})
+    await tool.ensure({"a": 2}, repair="Monday")
+    changes = [call["argv"] for call in tool.calls if call["argv"][0] in {"rollback", "upgrade"}]
+    assert [("--force-conflicts" in argv) for argv in changes] == [True, True]
 
 
 @pytest.mark.parametrize("status", ["deployed", "failed", "pending-install", "pending-upgrade"])

@@ -70,6 +70,14 @@ async def test_a_second_delete_is_the_first_one(desk: Desk) -> None:
     assert second.id == first.id
 
 
+async def test_a_second_delete_with_force_makes_the_first_one_forced(desk: Desk) -> None:
+    subject = cluster()
+    for force in (False, True, False):
+        await desk.request(subject, kind="delete_cluster", supersedes=True, payload={"force": force, "keep": "one"})
+    first = await desk.request(subject, kind="delete_cluster", supersedes=True)
+    assert first.payload == {"force": True, "keep": "one"}
+
+
 async def test_nothing_gets_between_a_waiting_delete_and_its_turn(desk: Desk) -> None:
     subject = cluster()
     await desk.request(subject)
@@ -142,6 +150,17 @@ async def test_retry_is_refused_when_another_operation_has_the_subject(desk: Des
     await desk.request(subject)
     with pytest.raises(OperationBusy):
         await desk.retry(failed.id)
+
+
+async def test_retry_is_refused_when_a_newer_operation_was_at_work_on_the_subject(desk: Desk) -> None:
+    subject = cluster()
+    old = await desk.request(subject)
+    await desk.finish(old.id, OperationStatus.FAILED, error=FAILURE)
+    new = await desk.request(subject)
+    await desk.finish(new.id, OperationStatus.FAILED, error=FAILURE)
+    with pytest.raises(OperationNotRetryable, match=str(new.id)):
+        await desk.retry(old.id)
+    assert (await desk.retry(new.id)).status is OperationStatus.PENDING
 
 
 class ClusterRow:

@@ -29,6 +29,18 @@ async def test_fields_left_out_disappear_when_applied_again(api: httpx.AsyncClie
     assert again.json()["data"] == {"a": "1"}
 
 
+async def test_an_item_left_out_disappears_as_a_whole(api: httpx.AsyncClient) -> None:
+    def web(*names: str) -> Obj:
+        obj = a_deployment("web")
+        env = [{"name": name, "value": "1"} for name in names]
+        obj["spec"]["template"]["spec"]["containers"][0]["env"] = env
+        return obj
+
+    await apply(api, DEPLOYMENTS, web("A", "B"), "helm")
+    again = await apply(api, DEPLOYMENTS, web("A"), "helm")
+    assert again.json()["spec"]["template"]["spec"]["containers"][0]["env"] == [{"name": "A", "value": "1"}]
+
+
 async def test_fields_of_others_stay_when_applied_again(api: httpx.AsyncClient) -> None:
     await apply(api, CONFIG_MAPS, a_config_map("c", data={"a": "1", "b": "2"}), "helm")
     await apply(api, CONFIG_MAPS, a_config_map("c", data={"b": "2"}), "other")

@@ -1,19 +1,37 @@
 """SGLang 0.5.23 (flags and endpoints as in its wheel)."""
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
-from budcluster.deployment.runtimes.flags import FlagRules
+from budcluster.deployment.runtimes.flags import (
+    CODE,
+    FILES,
+    GROUPS,
+    HOSTS,
+    KEYS,
+    NOWHERE,
+    REMOTE_CODE,
+    SERVER,
+    SIZE,
+    TRUST,
+    FlagRules,
+    fraction_of,
+    known_flags,
+    spelled_out,
+)
 from budcluster.deployment.runtimes.launch import (
     Hardware,
     Launch,
     LaunchRequest,
     Probe,
     Runtime,
+    amd_security,
     image_for,
     model_cache_env,
     sharing_env,
     startup_probe,
 )
+from budcluster.deployment.sizing import Budget
 
 _IMAGES: Final = {
     Hardware.NVIDIA: "lmsysorg/sglang:v0.5.23",
@@ -21,30 +39,69 @@ _IMAGES: Final = {
     Hardware.CPU: "lmsysorg/sglang:v0.5.23-xeon",
 }
 _PORT: Final = 30_000
+_READY_SINCE: Final = (0, 5, 23)
+_SLOW_S: Final = 10
+_KNOWN: Final = known_flags("sglang-0.5.23")
 _FLAGS: Final = FlagRules(
     runtime="SGLang 0.5.23",
-    with_value=frozenset(
+    with_value=_KNOWN.with_value,
+    with_values=_KNOWN.with_values,
+    switches=_KNOWN.switches,
+    owned=spelled_out(
         {
-            "--chunked-prefill-size", "--dp-size", "--log-level", "--lora-paths", "--max-loras-per-batch",
-            "--max-queued-requests", "--max-total-tokens", "--mem-fraction-static", "--reasoning-parser",
-            "--tool-call-parser", "--watchdog-timeout",
+            "model": "model model-path",
+            "name": "served-model-name",
+            "tensor_parallel_size": "tp tp-size tensor-parallel-size",
+            "pipeline_parallel_size": "pp pp-size pipeline-parallel-size",
+            "max_model_len": "context-length",
+            "max_num_seqs": "max-running-requests",
+            "dtype": "dtype",
+            "quantization": "quantization",
+            "kv_cache_dtype": "kv-cache-dtype",
+            "revision": "revision",
+            "cache": "download-dir",
+            NOWHERE: "host port enable-metrics device base-gpu-id gpu-id-step",
         }
     ),
-    switches=frozenset({"--enable-lora", "--skip-server-warmup"}),
-    owned={
-        "--model-path": "model", "--served-model-name": "name", "--host": "nothing", "--port": "nothing",
-        "--tp-size": "tensor_parallel_size", "--tensor-parallel-size": "tensor_parallel_size",
-        "--tp": "tensor_parallel_size", "--pp-size": "pipeline_parallel_size",
-        "--pipeline-parallel-size": "pipeline_parallel_size", "--context-length": "max_model_len",
-        "--max-running-requests": "max_num_seqs", "--dtype": "dtype", "--quantization": "quantization",
-        "--kv-cache-dtype": "kv_cache_dtype", "--revision": "revision", "--enable-metrics": "nothing",
-    },
-    dangerous={
-        "--api-key": "a secret does not belong on a command line; put a gateway with authentication before the runtime",
-        "--trust-remote-code": "it runs code from the model's repository; set trust_remote_code if that is meant",
-        "--download-dir": "the service decides where files go",
-    },
-)  # fmt: skip
+    dangerous=spelled_out(
+        {
+            REMOTE_CODE: "trust-remote-code",
+            CODE: "custom-weight-loader enable-custom-logit-processor enable-unified-cache-external-linker "
+            "forward-hooks hicache-storage-backend hicache-storage-backend-extra-config sidecar sidecar-args "
+            "unified-cache-external-linker-backend unified-cache-external-linker-config warmups",
+            FILES: "chat-template completion-template config crash-dump-folder debug-tensor-dump-input-file "
+            "debug-tensor-dump-layers debug-tensor-dump-output-folder decrypted-config-file "
+            "decrypted-draft-config-file deepep-config dllm-algorithm-config enable-flexkv enable-lmcache "
+            "export-metrics-to-file export-metrics-to-file-dir file-storage-path flexkv-config-file "
+            "init-expert-location kt-weight-path lmcache-config-file log-requests-target model-checksum "
+            "modelopt-checkpoint-restore-path modelopt-checkpoint-save-path modelopt-export-path msprobe-dump-config "
+            "pdmux-config-path ple-offload-dir quantization-param-path quantize-and-serve spec-trace-dir "
+            "speculative-adaptive-config speculative-dspark-confidence-sts-path speculative-dspark-sps-table-path "
+            "speculative-ngram-external-corpus-path speculative-token-map uno-lora-path weight-cache-mode "
+            "weight-cache-socket",
+            HOSTS: "checkpoint-engine-wait-weights-before-ready decoupled-spec-bind-endpoint "
+            "decoupled-spec-connect-endpoints decoupled-spec-rank decoupled-spec-role disaggregation-bootstrap-port "
+            "disaggregation-ib-device disaggregation-mode disaggregation-transfer-backend dist-init-addr "
+            "enable-mm-global-cache enable-pd-role-switch encoder-bootstrap-port encoder-register-urls "
+            "encoder-transfer-backend encoder-urls engine-info-bootstrap-port forward-pass-metrics-ipc-name "
+            "gated-launch-port kv-events-config load-publish-endpoint mm-global-cache-backend modelexpress-config "
+            "model-loader-extra-config mooncake-ib-device nccl-init-addr nccl-port otlp-traces-endpoint "
+            "remote-instance-weight-loader-backend remote-instance-weight-loader-seed-instance-ip "
+            "remote-instance-weight-loader-seed-instance-service-port "
+            "remote-instance-weight-loader-send-weights-group-ports "
+            "remote-instance-weight-loader-start-seed-via-transfer-engine tool-server",
+            KEYS: "admin-api-key api-key ssl-keyfile-password watermark-config",
+            GROUPS: "attention-context-parallel-size attention-data-parallel-size attn-cp-size attn-dp-size "
+            "data-parallel-size dp-size dwdp-size elastic-ep-backend elastic-ep-initial-size elastic-ep-join-mode "
+            "elastic-ep-join-rank-offset max-ep-size moe-data-parallel-size moe-dp-size nnodes node-rank use-ray",
+            SIZE: "speculative-draft-model speculative-draft-model-path speculative-draft-model-quantization "
+            "speculative-draft-model-revision",
+            SERVER: "enable-ssl-refresh encoder-only grpc-http-sidecar-port grpc-mode grpc-port is-embedding "
+            "language-only smg-grpc-mode smg-http-sidecar-port ssl-ca-certs ssl-certfile ssl-keyfile",
+            TRUST: "trust-mm-content-hashes trust-request-chat-template",
+        }
+    ),
+)
 
 
 def _launch(request: LaunchRequest) -> Launch:
@@ -65,20 +122,30 @@ def _launch(request: LaunchRequest) -> Launch:
     for flag, value in optional.items():
         args += [flag, str(value)] if value is not None else []
     args += ["--trust-remote-code"] if request.trust_remote_code else []
+    # /health generates a token and takes a second and more; /ready is cheap and says the same.
+    ready = "/ready" if request.runs_at_least(*_READY_SINCE) else "/health"
+    pod: dict[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
+    container: dict[str, Any] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    if request.hardware is Hardware.AMD:
+        pod, container = amd_security(pod, container)
     return Launch(
         image=image_for(request, "SGLang", _IMAGES),
         command=("python3", "-m", "sglang.launch_server"),
         args=(*args, *request.extra_args),
         port=_PORT,
         env={**model_cache_env(), **sharing_env(request)},
-        # /health generates a token and takes a second and more; /ready is cheap and says the same.
-        startup=startup_probe("/ready", request.startup_budget_s),
-        readiness=Probe("/ready", 10, 3, 5),
+        startup=startup_probe(ready, request.startup_budget_s, timeout_s=_SLOW_S),
+        readiness=Probe(ready, 10, 3, _SLOW_S),
         liveness=Probe("/health", 30, 4, 25),
         metrics_path="/metrics",
-        pod_security={"seccompProfile": {"type": "RuntimeDefault"}},
-        container_security={"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        pod_security=pod,
+        container_security=container,
     )
+
+
+def _budget(args: Sequence[str]) -> Budget:
+    fraction = fraction_of(args, "--mem-fraction-static")
+    return Budget() if fraction is None else Budget(static=fraction)
 
 
 RUNTIME: Final = Runtime(
@@ -94,5 +161,6 @@ RUNTIME: Final = Runtime(
     ),
     kv_cache_dtypes=frozenset({"auto", "fp8_e4m3", "fp8_e5m2"}),
     flags=_FLAGS,
+    budget=_budget,
     launch=_launch,
 )  # fmt: skip

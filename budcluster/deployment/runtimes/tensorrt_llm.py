@@ -1,13 +1,15 @@
 """TensorRT-LLM 1.2.1 (commands/serve.py and serve/openai_server.py of its source)."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
-from budcluster.deployment.runtimes.flags import FlagRules
+from budcluster.deployment.runtimes.flags import NOWHERE, REMOTE_CODE, FlagRules, fraction_of, spelled_out
 from budcluster.deployment.runtimes.launch import (
     Hardware,
     Launch,
     LaunchRequest,
+    NotSupported,
     Probe,
     Runtime,
     image_for,
@@ -15,6 +17,7 @@ from budcluster.deployment.runtimes.launch import (
     sharing_env,
     startup_probe,
 )
+from budcluster.deployment.sizing import Budget
 
 _IMAGES: Final = {Hardware.NVIDIA: "nvcr.io/nvidia/tensorrt-llm/release:1.2.1"}
 _PORT: Final = 8000
@@ -23,23 +26,28 @@ _FLAGS: Final = FlagRules(
     runtime="TensorRT-LLM 1.2.1",
     with_value=frozenset(
         {
-            "--ep_size", "--gpus_per_node", "--kv_cache_free_gpu_memory_fraction", "--log_level", "--max_beam_width",
-            "--max_num_tokens", "--reasoning_parser", "--tool_parser",
+            "--ep_size", "--free_gpu_memory_fraction", "--gpus_per_node", "--kv_cache_free_gpu_memory_fraction",
+            "--log_level", "--max_beam_width", "--max_num_tokens", "--reasoning_parser", "--tool_parser",
         }
     ),
     switches=frozenset({"--enable_chunked_prefill"}),
-    owned={
-        "--host": "nothing", "--port": "nothing", "--backend": "nothing", "--tp_size": "tensor_parallel_size",
-        "--pp_size": "pipeline_parallel_size", "--max_seq_len": "max_model_len", "--max_batch_size": "max_num_seqs",
-        "--revision": "revision", "--config": "nothing", "--extra_llm_api_options": "nothing",
-    },
-    dangerous={
-        "--trust_remote_code": "it runs code from the model's repository; set trust_remote_code if that is meant",
-    },
+    owned=spelled_out(
+        {
+            "tensor_parallel_size": "tp_size",
+            "pipeline_parallel_size": "pp_size",
+            "max_model_len": "max_seq_len",
+            "max_num_seqs": "max_batch_size",
+            "revision": "revision",
+            NOWHERE: "host port backend config extra_llm_api_options",
+        }
+    ),
+    dangerous=spelled_out({REMOTE_CODE: "trust_remote_code"}),
 )  # fmt: skip
 
 
 def _launch(request: LaunchRequest) -> Launch:
+    if request.model.startswith(("s3://", "gs://")):
+        raise NotSupported("/model", "TensorRT-LLM reads no object stores; use vLLM or SGLang, which stream from them")
     # Its default host is localhost, and no probe ever reaches that.
     args = [request.model, "--host", "0.0.0.0", "--port", str(_PORT), "--backend", "pytorch"]  # noqa: S104
     args += ["--tp_size", str(request.tensor_parallel), "--pp_size", str(request.pipeline_parallel)]
@@ -76,6 +84,11 @@ def _config(request: LaunchRequest) -> dict[str, Any]:
     return config
 
 
+def _budget(args: Sequence[str]) -> Budget:
+    fraction = fraction_of(args, "--kv_cache_free_gpu_memory_fraction", "--free_gpu_memory_fraction")
+    return Budget() if fraction is None else Budget(of_the_rest=fraction)
+
+
 RUNTIME: Final = Runtime(
     version="1.2.1",
     min_driver_major=580,
@@ -83,5 +96,6 @@ RUNTIME: Final = Runtime(
     quantizations=frozenset(),
     kv_cache_dtypes=frozenset({"auto", "fp8"}),
     flags=_FLAGS,
+    budget=_budget,
     launch=_launch,
 )

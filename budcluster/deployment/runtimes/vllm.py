@@ -1,8 +1,24 @@
 """vLLM 0.33.0 (flags, endpoints and environment as in its wheel: engine/arg_utils.py, entrypoints, envs)."""
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
-from budcluster.deployment.runtimes.flags import FlagRules
+from budcluster.deployment.runtimes.flags import (
+    CODE,
+    FILES,
+    GROUPS,
+    HOSTS,
+    KEYS,
+    NOWHERE,
+    REMOTE_CODE,
+    SERVER,
+    SIZE,
+    TRUST,
+    FlagRules,
+    fraction_of,
+    known_flags,
+    spelled_out,
+)
 from budcluster.deployment.runtimes.launch import (
     CACHE_PATH,
     Hardware,
@@ -10,11 +26,13 @@ from budcluster.deployment.runtimes.launch import (
     LaunchRequest,
     Probe,
     Runtime,
+    amd_security,
     image_for,
     model_cache_env,
     sharing_env,
     startup_probe,
 )
+from budcluster.deployment.sizing import CPU_KV_GIB, Budget
 
 _IMAGES: Final = {
     Hardware.NVIDIA: "vllm/vllm-openai:v0.33.0",
@@ -22,35 +40,56 @@ _IMAGES: Final = {
     Hardware.CPU: "vllm/vllm-openai-cpu:v0.33.0-x86_64",
 }
 _PORT: Final = 8000
+_QUIET_SINCE: Final = (0, 16, 0)
+_DRAINS_SINCE: Final = (0, 18, 0)
+_KNOWN: Final = known_flags("vllm-0.33.0")
 _FLAGS: Final = FlagRules(
     runtime="vLLM 0.33.0",
-    with_value=frozenset(
+    with_value=_KNOWN.with_value,
+    with_values=_KNOWN.with_values,
+    switches=_KNOWN.switches,
+    owned=spelled_out(
         {
-            "--block-size", "--cpu-offload-gb", "--data-parallel-size", "--distributed-executor-backend",
-            "--gpu-memory-utilization", "--kv-cache-memory-bytes", "--max-loras", "--max-lora-rank",
-            "--max-num-batched-tokens", "--reasoning-parser", "--seed", "--tool-call-parser", "--generation-config",
+            "model": "model",
+            "name": "served-model-name",
+            "tensor_parallel_size": "tensor-parallel-size",
+            "pipeline_parallel_size": "pipeline-parallel-size",
+            "max_model_len": "max-model-len",
+            "max_num_seqs": "max-num-seqs",
+            "dtype": "dtype",
+            "quantization": "quantization",
+            "kv_cache_dtype": "kv-cache-dtype",
+            "revision": "revision",
+            "trust_remote_code": "no-trust-remote-code",
+            "cache": "download-dir",
+            NOWHERE: "host port shutdown-timeout disable-access-log-for-endpoints device-ids",
         }
     ),
-    switches=frozenset(
+    dangerous=spelled_out(
         {
-            "--disable-custom-all-reduce", "--enable-auto-tool-choice", "--enable-chunked-prefill", "--enable-lora",
-            "--enable-prefix-caching", "--enforce-eager", "--no-enable-prefix-caching",
+            REMOTE_CODE: "trust-remote-code",
+            CODE: "additional-config compilation-config distributed-executor-backend io-processor-plugin "
+            "log-config-file logging-config logits-processors middleware model-class-overrides "
+            "ray-workers-use-nsight no-ray-workers-use-nsight reasoning-parser-plugin scheduler-cls "
+            "structured-outputs-config tool-parser-plugin worker-cls worker-extension-cls",
+            FILES: "allowed-local-media-path chat-template config default-mm-loras hf-config-path "
+            "mm-encoder-fp8-scale-path mm-encoder-fp8-scale-save-path profiler-config watchdog-config",
+            HOSTS: "ec-manager-config ec-transfer-config kv-events-config kv-transfer-config model-loader-extra-config "
+            "otlp-traces-endpoint tool-server weight-transfer-config",
+            KEYS: "api-key hf-token watermark-config",
+            GROUPS: "data-parallel-address data-parallel-backend data-parallel-external-lb "
+            "no-data-parallel-external-lb data-parallel-hybrid-lb no-data-parallel-hybrid-lb "
+            "data-parallel-multi-port-external-lb data-parallel-rank data-parallel-rpc-port data-parallel-size "
+            "data-parallel-size-local data-parallel-start-rank data-parallel-supervisor-port elastic-ep-max-dp-size "
+            "enable-elastic-ep no-enable-elastic-ep headless master-addr master-port nnodes node-rank "
+            "prefill-context-parallel-size",
+            SIZE: "kv-cache-memory-bytes num-gpu-blocks-override spec-model speculative-config",
+            SERVER: "enable-ssl-refresh grpc grpc-port ssl-ca-certs ssl-cert-reqs ssl-certfile ssl-ciphers "
+            "ssl-keyfile tokens-only uds",
+            TRUST: "enable-mm-embeds enable-prompt-embeds trust-request-chat-template trust-request-mm-kwargs",
         }
     ),
-    owned={
-        "--model": "model", "--served-model-name": "name", "--host": "nothing", "--port": "nothing",
-        "--tensor-parallel-size": "tensor_parallel_size", "--pipeline-parallel-size": "pipeline_parallel_size",
-        "--max-model-len": "max_model_len", "--max-num-seqs": "max_num_seqs", "--dtype": "dtype",
-        "--quantization": "quantization", "--kv-cache-dtype": "kv_cache_dtype", "--revision": "revision",
-    },
-    dangerous={
-        "--api-key": "a secret does not belong on a command line; put a gateway with authentication before the runtime",
-        "--trust-remote-code": "it runs code from the model's repository; set trust_remote_code if that is meant",
-        "--download-dir": "the service decides where files go",
-        "--allowed-local-media-path": "it opens the container's files to callers",
-        "--middleware": "it runs code", "--tool-parser-plugin": "it runs code",
-    },
-)  # fmt: skip
+)
 
 
 def _launch(request: LaunchRequest) -> Launch:
@@ -68,9 +107,13 @@ def _launch(request: LaunchRequest) -> Launch:
     }
     for flag, value in optional.items():
         args += [flag, str(value)] if value is not None else []
-    args += ["--disable-access-log-for-endpoints", "/health,/metrics,/ping", "--shutdown-timeout", "60"]
+    if request.runs_at_least(*_QUIET_SINCE):
+        args += ["--disable-access-log-for-endpoints", "/health,/metrics,/ping"]
+    args += ["--shutdown-timeout", "60"] if request.runs_at_least(*_DRAINS_SINCE) else []
     args += ["--trust-remote-code"] if request.trust_remote_code else []
-    on_cpu = request.hardware is Hardware.CPU
+    pod, container = _security(request.hardware)
+    # Whole GiB: it refuses fractions.
+    room_on_cpu = {"VLLM_CPU_KVCACHE_SPACE": str(CPU_KV_GIB)} if request.hardware is Hardware.CPU else {}
     return Launch(
         image=image_for(request, "vLLM", _IMAGES),
         command=(),
@@ -79,6 +122,7 @@ def _launch(request: LaunchRequest) -> Launch:
         env={
             **model_cache_env(),
             **sharing_env(request),
+            **room_on_cpu,
             "VLLM_CACHE_ROOT": f"{CACHE_PATH}/vllm",
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_ENGINE_READY_TIMEOUT_S": str(request.startup_budget_s),
@@ -88,17 +132,29 @@ def _launch(request: LaunchRequest) -> Launch:
         readiness=Probe("/health", 10, 3, 5),
         liveness=Probe("/health", 20, 6, 10),
         metrics_path="/metrics",
-        pod_security={"runAsUser": 2000, "runAsGroup": 0, "fsGroup": 0, "seccompProfile": {"type": _seccomp(on_cpu)}},
-        container_security={
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"], **({"add": ["SYS_NICE"]} if on_cpu else {})},
-        },
+        pod_security=pod,
+        container_security=container,
     )
 
 
-def _seccomp(on_cpu: bool) -> str:
-    # Binding memory to NUMA nodes needs system calls that the default profile blocks.
-    return "Unconfined" if on_cpu else "RuntimeDefault"
+def _security(hardware: Hardware) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Contexts of the pod and of the container: the image works as user 2000 of group root."""
+    pod = {"runAsUser": 2000, "runAsGroup": 0, "fsGroup": 0, "seccompProfile": {"type": "RuntimeDefault"}}
+    container: dict[str, Any] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    match hardware:
+        case Hardware.AMD:
+            return amd_security(pod, container)
+        case Hardware.CPU:
+            # Binding memory to NUMA nodes needs system calls that the default profile blocks.
+            pod["seccompProfile"] = {"type": "Unconfined"}
+            return pod, {**container, "capabilities": {"drop": ["ALL"], "add": ["SYS_NICE"]}}
+        case _:
+            return pod, container
+
+
+def _budget(args: Sequence[str]) -> Budget:
+    fraction = fraction_of(args, "--gpu-memory-utilization", "--device-memory-utilization")
+    return Budget() if fraction is None else Budget(utilization=fraction)
 
 
 RUNTIME: Final = Runtime(
@@ -115,5 +171,6 @@ RUNTIME: Final = Runtime(
     ),
     kv_cache_dtypes=frozenset({"auto", "fp8", "fp8_e4m3", "fp8_e5m2"}),
     flags=_FLAGS,
+    budget=_budget,
     launch=_launch,
 )  # fmt: skip

@@ -173,7 +173,8 @@ def _merge_items(live: list[Any], applied: list[Any], keys: tuple[str, ...], pat
 
 def _without(obj: Obj, dropped: set[Path], shape: Shape) -> Obj:
     trimmed = obj
-    for path in sorted(dropped, key=len, reverse=True):
+    # Items of lists first: without its key an item would not be found any more.
+    for path in sorted(dropped, key=lambda path: (not path[-1].startswith("k:"), -len(path))):
         trimmed = _drop(trimmed, path, (), shape)
     return trimmed
 

@@ -1,0 +1,162 @@
+"""Puts replicas into the rooms of a cluster, one after another. Rooms that are alike are looked at once."""
+
+import heapq
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from budcluster.deployment.demands import Demand
+from budcluster.deployment.rooms import Room
+from budcluster.deployment.sizing import CORES_PER_GPU, MEMORY_GIB_PER_GPU, Estimate
+from budcluster.hardware.profile import GpuVendor, Sharing
+
+_BF16: Final = (8, 0)
+_FP8: Final = (8, 9)
+_PLAIN: Final = ("nvidia.com/gpu", "amd.com/gpu", "habana.ai/gaudi")
+_PARTS: Final = {Sharing.TIME_SLICING, Sharing.MPS, Sharing.MIG}
+
+
+class Stock:
+    """The rooms of a cluster, and what is left of them as replicas move in."""
+
+    def __init__(self, rooms: Iterable[Room]) -> None:
+        self._nodes: list[str] = []
+        self._kinds: dict[Room, list[int]] = defaultdict(list)
+        """Rooms without their nodes' names -> their places in the order in which they came, as a heap."""
+        for place, room in enumerate(rooms):
+            self._nodes.append(room.node)
+            self._kinds[_kind(room)].append(place)
+
+    def copy(self) -> "Stock":
+        """The same rooms, for trying something out."""
+        twin = Stock(())
+        twin._nodes = self._nodes
+        twin._kinds = defaultdict(list, {kind: places.copy() for kind, places in self._kinds.items()})
+        return twin
+
+    def kinds(self) -> list[tuple[Room, list[str]]]:
+        """Each kind of room with the nodes that have one."""
+        return [(kind, [self._nodes[place] for place in places]) for kind, places in self._kinds.items() if places]
+
+    def rooms(self) -> list[Room]:
+        """The rooms as they are now, in the order in which they came."""
+        placed = {place: kind for kind, places in self._kinds.items() for place in places}
+        return [replace(placed[place], node=node) for place, node in enumerate(self._nodes)]
+
+    def resources(self, demand: Demand) -> list[str]:
+        """Names by which the demand's devices could be asked for, plain ones first, then the largest slices."""
+        sizes: dict[str, int] = {}
+        for kind, places in self._kinds.items():
+            if places and kind.vendor in demand.vendors and demand.resource in {None, kind.resource}:
+                sizes[kind.resource] = max(sizes.get(kind.resource, 0), kind.memory_mib or 0)
+        return sorted(sizes, key=lambda name: (name not in _PLAIN, -sizes[name], name))
+
+    def place(self, demand: Demand) -> list[str]:
+        """Put in as many replicas as there is room for, tightest node first; the nodes they stand on."""
+        if demand.resource is None:
+            name = self.best_resource(demand)
+            return self.place(replace(demand, resource=name)) if name else []
+        size, count, share = demand.sized(), demand.shape.devices, demand.share
+        offers: list[tuple[int, int, int, Room, tuple[int, ...]]] = []
+        number = itertools.count()
+
+        def offer(kind: Room, found: tuple[int, ...]) -> None:
+            heapq.heappush(offers, (kind.whole_devices, self._kinds[kind][0], next(number), kind, found))
+
+        def consider(kind: Room) -> None:
+            if found := None if refusals(demand, kind, size) else kind.fitting(count, share=share):
+                offer(kind, found)
+
+        for kind in [kind for kind, places in self._kinds.items() if places]:
+            consider(kind)
+        nodes: list[str] = []
+        while offers and len(nodes) < demand.replicas:
+            _, place, _, kind, found = heapq.heappop(offers)
+            if not self._kinds[kind] or self._kinds[kind][0] != place:
+                continue  # it was taken by way of an earlier offer of its kind
+            nodes.append(self._nodes[heapq.heappop(self._kinds[kind])])
+            if self._kinds[kind]:
+                offer(kind, found)
+            rest = kind.taking(found, share=share)
+            heapq.heappush(self._kinds[rest], place)
+            if self._kinds[rest][0] == place:
+                consider(rest)
+        return nodes
+
+    def best_resource(self, demand: Demand) -> str | None:
+        """The first name by which all replicas find room, else the one by which most do; None: there is none."""
+        best, most = None, -1
+        for name in self.resources(demand):
+            placed = len(self.copy().place(replace(demand, resource=name)))
+            if placed > most:
+                best, most = name, placed
+            if placed == demand.replicas:
+                break
+        return best
+
+
+def _kind(room: Room) -> Room:
+    return replace(room, node="")
+
+
+def refusals(demand: Demand, room: Room, size: Estimate | None) -> list[str]:
+    """Reasons that no free GPU would cure."""
+    if room.vendor not in demand.vendors:
+        return [f"its GPUs are made by {room.vendor}, and the runtime's image does not run on them"]
+    if demand.resource not in {None, room.resource}:
+        return [f"its GPUs are asked for as {room.resource}, and the deployment's pods ask for {demand.resource}"]
+    reasons = [*_model_refusals(demand, room), *_sharing_refusals(demand, room), *_format_refusals(demand, room)]
+    driver = demand.min_driver_major
+    if driver and room.vendor is GpuVendor.NVIDIA and room.driver_major is not None and room.driver_major < driver:
+        reasons.append(f"its NVIDIA driver is {room.driver_major}, and the image needs {driver} or newer")
+    memory = demand.share.memory_mib if demand.share else room.memory_mib
+    if size is not None and memory is not None and not size.fits(memory):
+        reasons.append(f"a device needs {size.needed_mib()} MiB, and has {memory} MiB")
+    return reasons
+
+
+def _model_refusals(demand: Demand, room: Room) -> list[str]:
+    if demand.gpu_model is None:
+        return []
+    if demand.gpu_model != room.model:
+        found = room.model or "not of one known model"
+        return [f"its GPUs are {found}, and {demand.gpu_model} was asked for"]
+    if room.sharing is Sharing.MIG and room.resource in _PLAIN:
+        return ["all its GPUs are cut into equal MIG slices, which gpu_model does not name; ask without it"]
+    return []
+
+
+def _sharing_refusals(demand: Demand, room: Room) -> list[str]:
+    reasons = []
+    if demand.share and room.sharing is not Sharing.HAMI:
+        reasons.append("a share of a GPU was asked for, and only HAMi gives shares with a memory limit")
+    if demand.share and demand.shape.devices > 1:
+        reasons.append("several GPUs per replica crash on shares of GPUs; ask for whole ones")
+    if demand.shape.devices > 1 and room.sharing in _PARTS:
+        reasons.append(f"several GPUs per replica do not work with {room.sharing}")
+    return reasons
+
+
+def _format_refusals(demand: Demand, room: Room) -> list[str]:
+    capability = room.compute_capability
+    if capability is None:
+        return []
+    shown = f"{capability[0]}.{capability[1]}"
+    if demand.dtype == "bfloat16" and capability < _BF16:
+        return [f"bfloat16 needs compute capability 8.0, and its GPUs have {shown}; use float16"]
+    if demand.shape.quantization == "fp8" and capability < _FP8:
+        return [f"fp8 needs compute capability 8.9, and its GPUs have {shown}"]
+    return []
+
+
+def short_of_host(demand: Demand, room: Room) -> str | None:
+    """What the node lacks beside GPUs; None when it has enough."""
+    devices = demand.shape.devices
+    if room.is_attended(devices):
+        return None
+    return (
+        f"a replica asks for {devices * CORES_PER_GPU} processors and {devices * MEMORY_GIB_PER_GPU} GiB of memory "
+        f"beside its GPUs, and the node has {max(room.cores, 0)} and {max(room.memory_gib, 0)} GiB left"
+    )
