@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from budcluster.deployment.progress import Progress, progress_of, together
@@ -11,6 +12,7 @@ from budcluster.deployment.values import LABEL_DEPLOYMENT
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.diagnosis import Finding, PodEvidence, diagnose
 from budcluster.kube.diagnosis.finding import Weight
+from budcluster.kube.diagnosis.volumes import claims_of
 from budcluster.kube.errors import Gone, KubeError, NotFound
 from budcluster.kube.resources import EVENTS, PODS, REPLICA_SETS, Resource
 
@@ -24,16 +26,26 @@ _LOOKED_AT: Final = 8
 
 HOPELESS: Final = frozenset(
     {
-        "architecture-unsupported", "bad-command", "driver-too-old", "dtype-unsupported", "gpu-generation",
-        "gpu-memory", "gpu-memory-warm-up", "gpu-share-too-small", "hami-multi-gpu", "host-memory",
-        "illegal-instruction", "kv-cache-too-small", "lora-rank", "model-gated", "model-not-found", "model-token",
-        "parallelism", "pod-security", "quantization-unsupported", "remote-code", "shared-memory", "unknown-flag",
-        "weights-too-large", "context-too-long",
+        "architecture-unsupported", "bad-command", "bad-flag-value", "driver-too-old", "dtype-unsupported",
+        "gpu-generation", "gpu-memory", "gpu-memory-warm-up", "gpu-share-too-small", "hami-multi-gpu", "host-memory",
+        "illegal-instruction", "kv-cache-too-small", "lora-rank", "model-gated", "model-not-found-or-private",
+        "model-token", "parallelism", "pod-security", "quantization-unsupported", "remote-code", "shared-memory",
+        "unknown-flag", "weights-too-large", "context-too-long",
     }
 )  # fmt: skip
 """Causes that time does not cure: the next start ends the same way."""
 STUBBORN: Final = frozenset(
-    {"image-name", "image-not-found", "image-platform", "registry-denied", "runtime-class-missing", "secret-missing"}
+    {
+        "image-absent",
+        "image-name",
+        "image-not-found",
+        "image-platform",
+        "image-signature",
+        "registry-certificate",
+        "registry-denied",
+        "runtime-class-missing",
+        "secret-missing",
+    }
 )
 """Causes that may pass within moments, and hardly ever later."""
 
@@ -143,9 +155,11 @@ class Lookout:
         conditions = {c.get("type"): c.get("status") for c in (pod.get("status") or {}).get("conditions") or ()}
         if conditions.get("Ready") == "True":
             return PodEvidence(pod)
-        return PodEvidence(
-            pod, await self._events("Pod", name=pod["metadata"]["name"]), {CONTAINER: await self._log(pod)}
-        )
+        events = await self._events("Pod", name=pod["metadata"]["name"])
+        if conditions.get("PodScheduled") != "True":
+            for claim in claims_of(pod):
+                events += await self._events("PersistentVolumeClaim", name=claim)
+        return PodEvidence(pod, events, {CONTAINER: await self._log(pod)}, at=datetime.now(UTC))
 
     async def _events(self, kind: str, *, name: str = "", prefix: str = "") -> list[Mapping[str, Any]]:
         fields = f"involvedObject.kind={kind}" + (f",involvedObject.name={name}" if name else "")
