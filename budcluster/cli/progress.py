@@ -8,11 +8,14 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TaskProgressColumn, TextColumn
 
-from budcluster.cli.client import Api, fail
-from budcluster.cli.output import out
+from budcluster.cli.client import Api, CutOff, fail
+from budcluster.cli.output import ahead, out
 
 FINAL: Final = {"SUCCEEDED", "FAILED", "CANCELLED"}
 _RECONNECT_S: Final = 1.0
+_ESTIMATE_EVERY_S: Final = 2.0
+_SAY_EVERY_S: Final = 30.0
+"""Between two lines that only say how long it will take."""
 _ORDER: Final = {"PENDING": 0, "RUNNING": 1, "SUCCEEDED": 2, "SKIPPED": 2, "FAILED": 2, "CANCELLED": 2}
 
 
@@ -35,13 +38,20 @@ def _follow(api: Api, operation_id: str, shown: "_Lines") -> dict[str, Any]:
         shown.operation(operation)
         if operation["status"] in FINAL:
             return operation
-        for event in api.events(f"/operations/{operation_id}/events", after=last):
-            last = event.id or last
-            shown.event(event.type, event.data)
-            if event.type == "operation" and event.data["status"] in FINAL:
-                break
-        else:
-            time.sleep(_RECONNECT_S)  # the server ended the stream early: ask again
+        estimated = time.monotonic()
+        try:
+            for event in api.events(f"/operations/{operation_id}/events", after=last):
+                last = event.id or last
+                shown.event(event.type, event.data)
+                if event.type == "step" and time.monotonic() - estimated >= _ESTIMATE_EVERY_S:
+                    estimated = time.monotonic()
+                    shown.estimate(api.get(f"/operations/{operation_id}")["eta"])
+                if event.type == "operation" and event.data["status"] in FINAL:
+                    break
+            else:
+                time.sleep(_RECONNECT_S)  # the server ended the stream early: ask again
+        except CutOff:
+            time.sleep(_RECONNECT_S)
 
 
 class _Lines:
@@ -49,6 +59,7 @@ class _Lines:
 
     def __enter__(self) -> "_Lines":
         self._seen: dict[str, str] = {}
+        self._said_at = 0.0
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,10 +68,18 @@ class _Lines:
     def operation(self, operation: dict[str, Any]) -> None:
         for step in operation["steps"]:
             self._step(step)
+        if operation["status"] not in FINAL:
+            self.estimate(operation["eta"])
 
     def event(self, kind: str, data: dict[str, Any]) -> None:
         if kind == "step":
             self._step(data)
+
+    def estimate(self, eta: str | None) -> None:
+        """Say how long it will take yet, where anybody knows."""
+        if eta and time.monotonic() - self._said_at >= _SAY_EVERY_S:
+            self._said_at = time.monotonic()
+            typer.echo(f"{'':<9} {ahead(eta)} left")
 
     def _step(self, step: dict[str, Any]) -> None:
         before = self._seen.get(step["name"], "PENDING")
@@ -80,6 +99,9 @@ class _Events(_Lines):
     def event(self, kind: str, data: dict[str, Any]) -> None:
         typer.echo(json.dumps({"type": kind, "data": data}))
 
+    def estimate(self, eta: str | None) -> None:
+        """The operation carries it."""
+
 
 class _Bars(_Lines):
     """A bar for each step."""
@@ -95,11 +117,16 @@ class _Bars(_Lines):
             console=out,
         )
         self._bars: dict[str, TaskID] = {}
+        self._left = ""
         self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+    def estimate(self, eta: str | None) -> None:
+        """Beside the step that runs, from its next change on."""
+        self._left = f"{ahead(eta)} left" if eta else ""
 
     def _step(self, step: dict[str, Any]) -> None:
         status = step["status"]
@@ -111,6 +138,6 @@ class _Bars(_Lines):
         if step["name"] not in self._bars:
             self._bars[step["name"]] = self._progress.add_task(description, total=100, detail="")
         done = 100 if status in {"SUCCEEDED", "SKIPPED"} else step["percent"]
-        self._progress.update(
-            self._bars[step["name"]], description=description, completed=done, detail=escape(step.get("detail") or "")
-        )
+        told = (step.get("detail"), self._left if status == "RUNNING" else "")
+        detail = escape(" · ".join(part for part in told if part))
+        self._progress.update(self._bars[step["name"]], description=description, completed=done, detail=detail)
