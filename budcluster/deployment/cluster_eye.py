@@ -133,7 +133,9 @@ class ClusterEye:
         if owner is not None:
             self._pods[owner][uid] = pod
             self._owners[uid] = owner
-            self._mark(owner)
+            # The log of a run that has ended goes with its pod, which a failed start takes away within a second.
+            is_urgent = any(ended.key not in self._ends for ended in ended_runs(pod))
+            self._rota.mark(owner, after_s=0 if is_urgent else _GATHER_S)
         return uid
 
     def _lose_pod(self, uid: str) -> None:
