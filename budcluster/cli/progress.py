@@ -15,7 +15,7 @@ FINAL: Final = {"SUCCEEDED", "FAILED", "CANCELLED"}
 _RECONNECT_S: Final = 1.0
 _ESTIMATE_EVERY_S: Final = 2.0
 _SAY_EVERY_S: Final = 30.0
-"""Between two lines that only say how long it will take."""
+"""Between two lines that only say how far a step is."""
 _ORDER: Final = {"PENDING": 0, "RUNNING": 1, "SUCCEEDED": 2, "SKIPPED": 2, "FAILED": 2, "CANCELLED": 2}
 
 
@@ -60,34 +60,35 @@ class _Lines:
     def __enter__(self) -> "_Lines":
         self._seen: dict[str, str] = {}
         self._said_at = 0.0
+        self._left: str | None = None
         return self
 
     def __exit__(self, *_: object) -> None:
         return None
 
     def operation(self, operation: dict[str, Any]) -> None:
+        self.estimate(operation["eta"])
         for step in operation["steps"]:
             self._step(step)
-        if operation["status"] not in FINAL:
-            self.estimate(operation["eta"])
 
     def event(self, kind: str, data: dict[str, Any]) -> None:
         if kind == "step":
             self._step(data)
 
     def estimate(self, eta: str | None) -> None:
-        """Say how long it will take yet, where anybody knows."""
-        if eta and time.monotonic() - self._said_at >= _SAY_EVERY_S:
-            self._said_at = time.monotonic()
-            typer.echo(f"{'':<9} {ahead(eta)} left")
+        """When it will probably have ended, where anybody knows."""
+        self._left = f"{ahead(eta)} left" if eta else None
 
     def _step(self, step: dict[str, Any]) -> None:
         before = self._seen.get(step["name"], "PENDING")
         # A stream repeats what was there when it began: only what goes forward is news.
-        if _ORDER[step["status"]] > _ORDER[before]:
-            self._seen[step["name"]] = step["status"]
+        is_news = _ORDER[step["status"]] > _ORDER[before]
+        is_long = step["status"] == before == "RUNNING" and time.monotonic() - self._said_at >= _SAY_EVERY_S
+        if is_news or is_long:
+            self._seen[step["name"]], self._said_at = step["status"], time.monotonic()
             detail = f": {step['detail']}" if step.get("detail") else ""
-            typer.echo(f"{step['status']:<9} {step['title']}{detail}")
+            left = f" ({self._left})" if self._left and step["status"] == "RUNNING" else ""
+            typer.echo(f"{step['status']:<9} {step['title']}{detail}{left}")
 
 
 class _Events(_Lines):
@@ -98,9 +99,6 @@ class _Events(_Lines):
 
     def event(self, kind: str, data: dict[str, Any]) -> None:
         typer.echo(json.dumps({"type": kind, "data": data}))
-
-    def estimate(self, eta: str | None) -> None:
-        """The operation carries it."""
 
 
 class _Bars(_Lines):
@@ -117,16 +115,11 @@ class _Bars(_Lines):
             console=out,
         )
         self._bars: dict[str, TaskID] = {}
-        self._left = ""
         self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
-
-    def estimate(self, eta: str | None) -> None:
-        """Beside the step that runs, from its next change on."""
-        self._left = f"{ahead(eta)} left" if eta else ""
 
     def _step(self, step: dict[str, Any]) -> None:
         status = step["status"]
@@ -138,6 +131,6 @@ class _Bars(_Lines):
         if step["name"] not in self._bars:
             self._bars[step["name"]] = self._progress.add_task(description, total=100, detail="")
         done = 100 if status in {"SUCCEEDED", "SKIPPED"} else step["percent"]
-        told = (step.get("detail"), self._left if status == "RUNNING" else "")
+        told = (step.get("detail"), self._left if status == "RUNNING" else None)
         detail = escape(" · ".join(part for part in told if part))
         self._progress.update(self._bars[step["name"]], description=description, completed=done, detail=detail)
