@@ -1,6 +1,5 @@
 """Keeps the latest telling events of pods, and of the claims that pods wait for."""
 
-from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -19,14 +18,18 @@ class PodEvents:
     """The events of one cluster."""
 
     def __init__(self) -> None:
-        self._events: dict[Subject, deque[Json]] = {}
+        self._events: dict[Subject, dict[str, Json]] = {}
 
     def see(self, event: Json) -> Subject | None:
         """Keep an event; what it is of, when it may say why a pod does not run."""
         subject = subject_of(event)
         if subject is None or not is_telling(event):
             return None
-        self._events.setdefault(subject, deque(maxlen=_KEPT)).append(event)
+        kept, name = self._events.setdefault(subject, {}), str(event["metadata"]["name"])
+        kept.pop(name, None)  # one that is told again is the latest
+        kept[name] = event
+        if len(kept) > _KEPT:
+            del kept[next(iter(kept))]
         return subject
 
     def forget(self, subject: Subject) -> None:
@@ -35,7 +38,7 @@ class PodEvents:
 
     def of(self, pod: Json) -> list[Json]:
         """The events of a pod and of its claims."""
-        return [event for subject in subjects_of(pod) for event in self._events.get(subject, ())]
+        return [event for subject in subjects_of(pod) for event in self._events.get(subject, {}).values()]
 
 
 def subject_of(event: Json) -> Subject | None:

@@ -40,11 +40,11 @@ def test_the_demo_leaves_a_serving_model_or_says_why_it_cannot(start: Start) -> 
         port = str(probe.getsockname()[1])
     fast = ("--demo", "--detach", "--port", port, "--clock-factor", "120")
 
-    too_small = start(*fast, "--nodes", "t4:1")
-    assert too_small.returncode == 1
-    assert "a device needs 17734 MiB, and has 15360 MiB" in too_small.stdout
-    assert "it did not start; the reason is above" in too_small.stderr
-    assert "Traceback" not in too_small.stdout + too_small.stderr
+    unfit = start(*fast, "--nodes", "gaudi3:1")
+    assert unfit.returncode == 1
+    assert "has no image for HABANA" in unfit.stdout
+    assert "it did not start; the reason is above" in unfit.stderr
+    assert "Traceback" not in unfit.stdout + unfit.stderr
     assert start("--stop").stdout == "budcluster: nothing is running.\n"
 
     serving = start(*fast)

@@ -92,6 +92,21 @@ def test_an_old_event_does_not_disturb_a_pod_that_loads(old: Obj) -> None:
     assert kind_of(placed(running(since=5)), old) is None
 
 
+def test_what_the_kubelet_has_overcome_does_not_disturb_a_long_pull() -> None:
+    pod = placed(waiting("ContainerCreating"))
+    sandbox, denied = (
+        event("FailedCreatePodSandBox", NO_NVIDIA, at=0),
+        event("Failed", DENIED, at=3, container="runtime"),
+    )
+    pulling = event("Pulling", 'Pulling image "x"', at=9, container="runtime")
+    assert kind_of(pod, sandbox) == "runtime-class-missing"
+    assert kind_of(pod, sandbox, denied) == "registry-denied"
+    assert kind_of(pod, sandbox, denied, pulling) is None
+    assert kind_of(pod, sandbox, pulling, event("Failed", DENIED, at=10, container="runtime")) == "registry-denied"
+    # The kubelet's status goes on to tell of the last try while it tries again.
+    assert kind_of(placed(waiting("ErrImagePull")), denied, pulling) is None
+
+
 def test_a_volume_that_is_mounted_anew_does_not_disturb_a_running_container() -> None:
     assert kind_of(placed(running(since=5)), event("FailedMount", "MountVolume.SetUp failed", at=9)) is None
 

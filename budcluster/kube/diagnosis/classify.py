@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from budcluster.kit.redaction import Redactor
 from budcluster.kube.diagnosis.containers import explain_exit, explain_waiting
-from budcluster.kube.diagnosis.events import explain_events
+from budcluster.kube.diagnosis.events import explain_events, pulls_again
 from budcluster.kube.diagnosis.finding import Finding, Weight
 from budcluster.kube.diagnosis.logs import explain_log, explain_silence
 from budcluster.kube.diagnosis.pods import explain_deletion, explain_status, moment
@@ -56,7 +56,7 @@ def _findings(evidence: PodEvidence) -> Iterator[Finding]:
     if found := explain_status(status):
         yield found
     for container in (*_statuses(status, "initContainerStatuses"), *_statuses(status, "containerStatuses")):
-        yield from _from_container(container, evidence.logs.get(str(container.get("name")), ()), evidence.at)
+        yield from _from_container(container, evidence)
     if conditions.get("Ready") != "True":
         yield from explain_events(pod, evidence.events)
 
@@ -65,17 +65,19 @@ def _statuses(status: Mapping[str, Any], key: str) -> Iterable[Mapping[str, Any]
     return status.get(key) or ()
 
 
-def _from_container(container: Mapping[str, Any], log: Sequence[str], at: datetime | None) -> Iterator[Finding]:
+def _from_container(container: Mapping[str, Any], evidence: PodEvidence) -> Iterator[Finding]:
     name = str(container.get("name"))
+    log = evidence.logs.get(name, ())
     state = container.get("state") or {}
     waiting = state.get("waiting") or {}
-    if found := explain_waiting(str(waiting.get("reason", "")), str(waiting.get("message", ""))):
+    found = explain_waiting(str(waiting.get("reason", "")), str(waiting.get("message", "")))
+    if found and not pulls_again(evidence.events, name):
         yield replace(found, container=name)
     if container.get("ready"):
         return  # it may have failed once, and is well again
     ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated")
     if not ended:
-        yield from _from_first_run(state, name, log, at)
+        yield from _from_first_run(state, name, log, evidence.at)
     elif ended.get("exitCode") != 0 or waiting.get("reason") == "CrashLoopBackOff":
         yield from _from_end(ended, name, log)
 

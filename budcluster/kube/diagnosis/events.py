@@ -1,7 +1,7 @@
 """What the events of a pod, and of the claims that it waits for, say of it: only those that still hold.
 
 Events outlive what they tell of by an hour. What kept a container from starting (an image, a sandbox, a volume) is over
-once the container has started; what befell a run is over when the next one has begun.
+once the container has started, or the kubelet has come further; what befell a run is over when the next one has begun.
 """
 
 import re
@@ -22,6 +22,7 @@ Json = Mapping[str, Any]
 _PROBE: Final = re.compile(r"(Startup|Liveness|Readiness) probe failed: ", re.IGNORECASE)
 _KILLED: Final = re.compile(r"failed (startup|liveness) probe", re.IGNORECASE)
 _FIELD: Final = re.compile(r"spec\.(?:initC|c)ontainers\{(.+)\}")
+_FURTHER: Final = frozenset({"Pulling", "Pulled"})
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -32,14 +33,26 @@ def explain_events(pod: Json, events: Sequence[Json]) -> Iterator[Finding]:
         yield from _before_placement(pod, latest)
     for event in latest:
         reason, message = _said(event)
+        if reason in _BEFORE_STARTING and _is_overcome(event, latest):
+            continue
         for kinds, holds in _KINDS:
             if reason in kinds and holds(event, _concerned(pod, event)) and (found := kinds[reason](message)):
                 yield found
 
 
+def pulls_again(events: Sequence[Json], container: str) -> bool:
+    """Whether a container's image is being pulled after that failed: its status goes on to tell of the failure."""
+    its = [event for event in events if _container_of(event) in {None, container}]
+    pulls = [event for event in its if event.get("reason") == "Failed" and _pull(_said(event)[1])]
+    failed = [at for event in pulls if (at := _time_of(event))]
+    return bool(failed) and any(
+        at > max(failed) for event in its if event.get("reason") == "Pulling" and (at := _time_of(event))
+    )
+
+
 def is_telling(event: Json) -> bool:
     """Whether an event may say why a pod does not run: Kubernetes calls some of those normal."""
-    return event.get("type") != "Normal" or event.get("reason") in {"Killing", "FailedBinding"}
+    return event.get("type") != "Normal" or event.get("reason") in {"Killing", "FailedBinding", *_FURTHER}
 
 
 def _before_placement(pod: Json, latest: Iterable[Json]) -> Iterator[Finding]:
@@ -74,6 +87,13 @@ def _keeps_from_starting(event: Json, containers: Sequence[Json]) -> bool:
     return not runs or (at is not None and bool(ends) and at > max(ends))
 
 
+def _is_overcome(event: Json, latest: Iterable[Json]) -> bool:
+    """Whether the kubelet pulls the image since, for which it needs the sandbox and the volumes."""
+    at, of = _time_of(event), _container_of(event)
+    further = [one for one in latest if one.get("reason") in _FURTHER and of in {None, _container_of(one)}]
+    return at is not None and any(since > at for one in further if (since := _time_of(one)))
+
+
 def _tells_of_this_run(event: Json, containers: Sequence[Json]) -> bool:
     """Whether no other run has begun since."""
     return _is_since(event, (run for container in containers for run in _runs_of(container)[:1]))
@@ -101,8 +121,13 @@ def _concerned(pod: Json, event: Json) -> list[Json]:
     """Statuses of the container that an event names, or of all."""
     status = pod.get("status") or {}
     every = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
-    named = _FIELD.fullmatch(str((event.get("involvedObject") or event.get("regarding") or {}).get("fieldPath", "")))
-    return [one for one in every if named is None or one.get("name") == named[1]]
+    named = _container_of(event)
+    return [one for one in every if named is None or one.get("name") == named]
+
+
+def _container_of(event: Json) -> str | None:
+    found = _FIELD.fullmatch(str((event.get("involvedObject") or event.get("regarding") or {}).get("fieldPath", "")))
+    return found[1] if found else None
 
 
 def _time_of(event: Json) -> datetime | None:
