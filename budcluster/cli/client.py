@@ -4,7 +4,7 @@ import atexit
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 from uuid import UUID
@@ -19,6 +19,8 @@ UNREACHABLE: Final = 3
 REFUSED: Final = 4
 _CALL_FAILURES: Final = (httpx.HTTPError, httpx.InvalidURL)
 _TIMEOUT: Final = httpx.Timeout(30, connect=5)
+_STREAM_TIMEOUT: Final = httpx.Timeout(60, connect=5)
+"""Streams of events have a heartbeat every 15 s."""
 
 errors = Console(stderr=True, highlight=False)
 
@@ -36,6 +38,10 @@ class ServerEvent:
     id: str
     type: str
     data: Any
+
+
+class CutOff(Exception):
+    """A stream of events broke, or could not go on; the message says why."""
 
 
 class Api:
@@ -93,14 +99,10 @@ class Api:
         return found[0]
 
     @contextmanager
-    def stream(
-        self, path: str, *, headers: dict[str, str] | None = None, endless: bool = False, **query: Any
-    ) -> Iterator[httpx.Response]:
-        """An answer that is read while it arrives; an endless one may be silent for as long as it likes."""
-        params = {key: value for key, value in query.items() if value is not None}
-        timeout = httpx.Timeout(None if endless else 60, connect=5)
+    def stream(self, path: str, *, headers: dict[str, str], **query: Any) -> Iterator[httpx.Response]:
+        """An answer that is read while it arrives."""
         try:
-            with self._http.stream("GET", path, params=params, headers=headers, timeout=timeout) as answer:
+            with self._opened(path, headers, query) as answer:
                 if answer.is_error:
                     answer.read()
                     self._refuse(answer)
@@ -108,20 +110,25 @@ class Api:
         except _CALL_FAILURES as error:
             self._unreachable(error)
 
-    def events(self, path: str, *, after: str | None = None) -> Iterator[ServerEvent]:
-        """Server-sent events of one connection."""
+    def events(self, path: str, *, after: str | None = None, **query: Any) -> Iterator[ServerEvent]:
+        """Server-sent events of one connection. Raises CutOff when it breaks, or cannot go on `after` just now."""
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
-        with self.stream(path, headers=headers) as answer:
-            fields: dict[str, str] = {}
-            for line in answer.iter_lines():
-                if line:
-                    name, _, value = line.partition(":")
-                    if name:
-                        fields[name] = fields[name] + "\n" + value if name in fields else value.removeprefix(" ")
-                elif "data" in fields:
-                    data = json.loads(fields["data"])
-                    yield ServerEvent(fields.get("id", ""), fields.get("event", "message"), data)
-                    fields = {}
+        try:
+            with self._opened(path, headers, query) as answer:
+                if answer.is_error:
+                    answer.read()
+                    if after and answer.status_code >= 500:
+                        raise CutOff(f"the service answered {answer.status_code}")
+                    self._refuse(answer)
+                yield from _parsed(answer.iter_lines())
+        except _CALL_FAILURES as error:
+            raise CutOff(str(error) or type(error).__name__) from error
+
+    def _opened(
+        self, path: str, headers: dict[str, str], query: dict[str, Any]
+    ) -> AbstractContextManager[httpx.Response]:
+        params = {key: value for key, value in query.items() if value is not None}
+        return self._http.stream("GET", path, params=params, headers=headers, timeout=_STREAM_TIMEOUT)
 
     def _json(self, method: str, path: str, **options: Any) -> Any:
         try:
@@ -149,6 +156,19 @@ class Api:
         if answer.status_code == 401:
             message += " Set BUDCLUSTER_TOKEN."
         fail("\n".join([message, *reasons]), REFUSED)
+
+
+def _parsed(lines: Iterator[str]) -> Iterator[ServerEvent]:
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line:
+            name, _, value = line.partition(":")
+            if name:
+                fields[name] = fields[name] + "\n" + value if name in fields else value.removeprefix(" ")
+        elif "data" in fields:
+            data = json.loads(fields["data"])
+            yield ServerEvent(fields.get("id", ""), fields.get("event", "message"), data)
+            fields = {}
 
 
 def _uuid(text: str) -> UUID | None:

@@ -12,6 +12,7 @@ from budcluster.cli.progress import follow
 
 app = typer.Typer(help="Model runtimes on clusters.", no_args_is_help=True)
 app.command("logs")(deployment_logs.logs)
+app.command("attempts")(deployment_logs.attempts)
 
 NameOrId = Annotated[str, typer.Argument(help="Name or id of the deployment.", metavar="DEPLOYMENT")]
 Watch = Annotated[bool, typer.Option(help="Show the progress until it ends.")]

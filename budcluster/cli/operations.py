@@ -7,7 +7,7 @@ from uuid import UUID
 import typer
 
 from budcluster.cli.client import Api
-from budcluster.cli.output import Json, Limit, age, print_facts, print_json, print_table
+from budcluster.cli.output import Json, Limit, age, ahead, print_facts, print_json, print_table
 from budcluster.cli.progress import follow
 
 app = typer.Typer(help="Long work and its progress.", no_args_is_help=True)
@@ -54,6 +54,7 @@ def show(operation: OperationId, json: Json = False) -> None:
             ("Subject", f"{found['subject']['type']} {found['subject']['name']}"),
             ("Status", found["status"]),
             ("Done", f"{found['percent']}%"),
+            ("Ends in", ahead(found["eta"])),
             ("Cause", error.get("detail")),
             ("Next", error.get("next_step")),
         ]

@@ -66,6 +66,18 @@ def age(timestamp: str | None) -> str | None:
     if timestamp is None:
         return None
     seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(timestamp)).total_seconds()))
+    return _in_one_unit(seconds)
+
+
+def ahead(timestamp: str | None) -> str | None:
+    """How far an ISO timestamp is ahead: `about 40s`; None where nobody knows."""
+    if timestamp is None:
+        return None
+    seconds = max(1, int((datetime.fromisoformat(timestamp) - datetime.now(UTC)).total_seconds()))
+    return f"about {_in_one_unit(seconds)}"
+
+
+def _in_one_unit(seconds: int) -> str:
     for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds >= size:
             return f"{seconds // size}{unit}"

@@ -8,11 +8,14 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TaskProgressColumn, TextColumn
 
-from budcluster.cli.client import Api, fail
-from budcluster.cli.output import out
+from budcluster.cli.client import Api, CutOff, fail
+from budcluster.cli.output import ahead, out
 
 FINAL: Final = {"SUCCEEDED", "FAILED", "CANCELLED"}
 _RECONNECT_S: Final = 1.0
+_ESTIMATE_EVERY_S: Final = 2.0
+_SAY_EVERY_S: Final = 30.0
+"""Between two lines that only say how far a step is."""
 _ORDER: Final = {"PENDING": 0, "RUNNING": 1, "SUCCEEDED": 2, "SKIPPED": 2, "FAILED": 2, "CANCELLED": 2}
 
 
@@ -35,13 +38,20 @@ def _follow(api: Api, operation_id: str, shown: "_Lines") -> dict[str, Any]:
         shown.operation(operation)
         if operation["status"] in FINAL:
             return operation
-        for event in api.events(f"/operations/{operation_id}/events", after=last):
-            last = event.id or last
-            shown.event(event.type, event.data)
-            if event.type == "operation" and event.data["status"] in FINAL:
-                break
-        else:
-            time.sleep(_RECONNECT_S)  # the server ended the stream early: ask again
+        estimated = time.monotonic()
+        try:
+            for event in api.events(f"/operations/{operation_id}/events", after=last):
+                last = event.id or last
+                shown.event(event.type, event.data)
+                if event.type == "step" and time.monotonic() - estimated >= _ESTIMATE_EVERY_S:
+                    estimated = time.monotonic()
+                    shown.estimate(api.get(f"/operations/{operation_id}")["eta"])
+                if event.type == "operation" and event.data["status"] in FINAL:
+                    break
+            else:
+                time.sleep(_RECONNECT_S)  # the server ended the stream early: ask again
+        except CutOff:
+            time.sleep(_RECONNECT_S)
 
 
 class _Lines:
@@ -49,12 +59,15 @@ class _Lines:
 
     def __enter__(self) -> "_Lines":
         self._seen: dict[str, str] = {}
+        self._said_at = 0.0
+        self._left: str | None = None
         return self
 
     def __exit__(self, *_: object) -> None:
         return None
 
     def operation(self, operation: dict[str, Any]) -> None:
+        self.estimate(operation["eta"])
         for step in operation["steps"]:
             self._step(step)
 
@@ -62,13 +75,20 @@ class _Lines:
         if kind == "step":
             self._step(data)
 
+    def estimate(self, eta: str | None) -> None:
+        """When it will probably have ended, where anybody knows."""
+        self._left = f"{ahead(eta)} left" if eta else None
+
     def _step(self, step: dict[str, Any]) -> None:
         before = self._seen.get(step["name"], "PENDING")
         # A stream repeats what was there when it began: only what goes forward is news.
-        if _ORDER[step["status"]] > _ORDER[before]:
-            self._seen[step["name"]] = step["status"]
+        is_news = _ORDER[step["status"]] > _ORDER[before]
+        is_long = step["status"] == before == "RUNNING" and time.monotonic() - self._said_at >= _SAY_EVERY_S
+        if is_news or is_long:
+            self._seen[step["name"]], self._said_at = step["status"], time.monotonic()
             detail = f": {step['detail']}" if step.get("detail") else ""
-            typer.echo(f"{step['status']:<9} {step['title']}{detail}")
+            left = f" ({self._left})" if self._left and step["status"] == "RUNNING" else ""
+            typer.echo(f"{step['status']:<9} {step['title']}{detail}{left}")
 
 
 class _Events(_Lines):
@@ -111,6 +131,6 @@ class _Bars(_Lines):
         if step["name"] not in self._bars:
             self._bars[step["name"]] = self._progress.add_task(description, total=100, detail="")
         done = 100 if status in {"SUCCEEDED", "SKIPPED"} else step["percent"]
-        self._progress.update(
-            self._bars[step["name"]], description=description, completed=done, detail=escape(step.get("detail") or "")
-        )
+        told = (step.get("detail"), self._left if status == "RUNNING" else None)
+        detail = escape(" · ".join(part for part in told if part))
+        self._progress.update(self._bars[step["name"]], description=description, completed=done, detail=detail)

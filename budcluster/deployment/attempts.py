@@ -26,6 +26,8 @@ Json = Mapping[str, Any]
 KEPT_LINES: Final = 2_000
 KEPT_CHARACTERS: Final = 1024 * 1024
 KEPT_ATTEMPTS: Final = 20
+_SILENCE_S: Final = 15.0
+"""A node that does not answer for so long has no log to give; the deployment's status waits for it."""
 _COLUMN: Final = "deployment_attempts.log"
 _REDACTOR: Final = Redactor()
 
@@ -86,7 +88,12 @@ async def last_lines(client: ClusterClient, namespace: str, ended: Ended) -> lis
     kept: deque[str] = deque()
     size = 0
     lines = client.log_lines(
-        namespace, ended.pod, container=ended.container, previous=ended.is_previous, tail_lines=KEPT_LINES, silence_s=30
+        namespace,
+        ended.pod,
+        container=ended.container,
+        previous=ended.is_previous,
+        tail_lines=KEPT_LINES,
+        silence_s=_SILENCE_S,
     )
     async with aclosing(lines):
         async for line in lines:

@@ -5,9 +5,10 @@ of the answer (damping) it is looked at again without a change.
 """
 
 import asyncio
-from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -15,6 +16,8 @@ import structlog
 
 from budcluster.cluster.access import NoCredential
 from budcluster.deployment.attempts import Attempts, Ended, ended_runs, last_lines
+from budcluster.deployment.pod_events import PodEvents, Subject, subject_of, subjects_of
+from budcluster.deployment.rota import Rota
 from budcluster.deployment.standing import Standings
 from budcluster.deployment.status import Seen, is_ready
 from budcluster.deployment.values import LABEL_DEPLOYMENT
@@ -38,8 +41,8 @@ _GATHER_S: Final = 0.5
 """What changes within this time is looked at once."""
 _RETRY_S: Final = 2.0
 _PAUSES: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
-_EVENTS_KEPT: Final = 20
-"""Of each pod."""
+_LOGS_AT_ONCE: Final = 32
+"""The HTTP client has a hundred connections."""
 _LINES_FOR_DIAGNOSIS: Final = 400
 _NO_ACCESS: Final = (KubeError, NoCredential, KubeconfigRefused, DomainError)
 
@@ -61,10 +64,10 @@ class ClusterEye:
         self._workloads: dict[UUID, Json] = {}
         self._pods: dict[UUID, dict[str, Json]] = defaultdict(dict)
         self._owners: dict[str, UUID] = {}
-        self._events: dict[str, deque[Json]] = {}
+        self._events = PodEvents()
         self._ends: dict[_RunKey, list[str]] = {}
-        self._due: dict[UUID, float] = {}
-        self._woken = asyncio.Event()
+        self._rota = Rota()
+        self._log_places = asyncio.Semaphore(_LOGS_AT_ONCE)
         self._complete = False
         self._followers = [follower for namespace in sorted(namespaces) for follower in self._followers_of(namespace)]
 
@@ -100,7 +103,7 @@ class ClusterEye:
         async with asyncio.TaskGroup() as group:
             for follower in self._followers:
                 group.create_task(follower.watch(client, lambda: None))
-            group.create_task(self._work(client))
+            group.create_task(self._rota.run(lambda owner: self._look(client, owner)))
 
     # -- what is seen ----------------------------------------------------------------------------------------------
 
@@ -134,90 +137,96 @@ class ClusterEye:
         if owner is not None:
             self._pods[owner][uid] = pod
             self._owners[uid] = owner
-            self._mark(owner)
+            # The log of a run that has ended goes with its pod, which a failed start takes away within a second.
+            is_urgent = any(ended.key not in self._ends for ended in ended_runs(pod))
+            self._rota.mark(owner, after_s=0 if is_urgent else _GATHER_S)
         return uid
 
     def _lose_pod(self, uid: str) -> None:
         owner = self._owners.pop(uid, None)
-        self._events.pop(uid, None)
+        self._events.forget(("", uid))
         for key in [key for key in self._ends if key[0] == uid]:
             del self._ends[key]
         if owner is not None:
             self._pods[owner].pop(uid, None)
             self._mark(owner)
 
-    def _see_event(self, event: Json) -> tuple[str, str]:
-        uid = str((event.get("involvedObject") or {}).get("uid") or "")
-        if uid and event.get("type") != "Normal":
-            self._events.setdefault(uid, deque(maxlen=_EVENTS_KEPT)).append(event)
-            if uid in self._owners:
-                self._mark(self._owners[uid])
-        return uid, str(event["metadata"]["name"])
+    def _see_event(self, event: Json) -> tuple[Subject | None, str]:
+        if subject := self._events.see(event):
+            for owner in self._concerned(subject):
+                self._mark(owner)
+        return subject_of(event), str(event["metadata"]["name"])
 
-    def _lose_event(self, key: tuple[str, str]) -> None:
+    def _lose_event(self, key: tuple[Subject | None, str]) -> None:
         """Events expire; what they told of a pod of ours stays until the pod goes."""
-        if key[0] not in self._owners:
-            self._events.pop(key[0], None)
+        subject, _ = key
+        if subject is not None and not self._concerned(subject):
+            self._events.forget(subject)
 
-    def _mark(self, owner: UUID, *, after_s: float = _GATHER_S) -> None:
-        due = asyncio.get_running_loop().time() + after_s
-        self._due[owner] = min(due, self._due.get(owner, due))
-        self._woken.set()
+    def _concerned(self, subject: Subject) -> set[UUID]:
+        """Owners of the pods that an event of this speaks of."""
+        namespace, name = subject
+        if not namespace:
+            return {self._owners[name]} if name in self._owners else set()
+        every = ((owner, pod) for owner, pods in self._pods.items() for pod in pods.values())
+        return {owner for owner, pod in every if subject in subjects_of(pod)}
+
+    def _mark(self, owner: UUID) -> None:
+        self._rota.mark(owner, after_s=_GATHER_S)
 
     # -- what is made of it ----------------------------------------------------------------------------------------
 
-    async def _work(self, client: ClusterClient) -> None:
-        now = asyncio.get_running_loop().time
-        while True:
-            raise_if_cancelled()
-            self._woken.clear()
-            for owner in [owner for owner, due in self._due.items() if due <= now()]:
-                del self._due[owner]
-                try:
-                    await self._look(client, owner)
-                except DatabaseUnavailable:
-                    self._mark(owner, after_s=_RETRY_S)
-            wait = min(self._due.values(), default=now() + 60) - now()
-            try:
-                async with asyncio.timeout(max(wait, 0.01)):
-                    await self._woken.wait()
-            except TimeoutError:
-                continue
-            if wait > 0:
-                await asyncio.sleep(min(wait, 0.05))
-
     async def _look(self, client: ClusterClient, owner: UUID) -> None:
         pods = list(self._pods.get(owner, {}).values())
-        ends = [(pod, ended) for pod in pods for ended in ended_runs(pod)]
-        new = [(pod, ended) for pod, ended in ends if ended.key not in self._ends]
-        for pod, ended in new:
-            self._ends[ended.key] = await self._last_lines(client, pod, ended)
-        findings = {str(pod["metadata"]["uid"]): self._diagnose(pod) for pod in pods}
-        seen = Seen(self._workloads.get(owner), pods, [one for one in findings.values() if one])
-        again_s = await self._standings.write(owner, seen)
-        for _, ended in new:
-            found = findings[ended.pod_uid]
-            await self._attempts.keep(owner, ended, self._ends[ended.key], finding=found.type if found else None)
-            self._ends[ended.key] = self._ends[ended.key][-_LINES_FOR_DIAGNOSIS:]
+        new = [(pod, ended) for pod in pods for ended in ended_runs(pod) if ended.key not in self._ends]
+        logs = await asyncio.gather(*(self._last_lines(client, pod, ended) for pod, ended in new))
+        runs = {ended: lines for (_, ended), lines in zip(new, logs, strict=True)}
+        self._ends |= {ended.key: lines[-_LINES_FOR_DIAGNOSIS:] for ended, lines in runs.items()}
+        try:
+            again_s = await self._write(owner, pods, runs)
+        except DatabaseUnavailable:
+            again_s = _RETRY_S
+            for ended in runs:  # they are to be kept yet
+                self._ends.pop(ended.key, None)
         if again_s is not None:
-            self._mark(owner, after_s=again_s)
+            self._rota.mark(owner, after_s=again_s)
+
+    async def _write(self, owner: UUID, pods: list[Json], runs: Mapping[Ended, list[str]]) -> float | None:
+        findings = {str(pod["metadata"]["uid"]): self._diagnose(pod) for pod in pods}
+        telling = [findings[str(pod["metadata"]["uid"])] for pod in telling_of(pods)]
+        seen = Seen(self._workloads.get(owner), pods, [one for one in telling if one])
+        again_s = await self._standings.write(owner, seen)
+        for ended, lines in runs.items():
+            found = findings[ended.pod_uid]
+            await self._attempts.keep(owner, ended, lines, finding=found.type if found else None)
+        return again_s
 
     async def _last_lines(self, client: ClusterClient, pod: Json, ended: Ended) -> list[str]:
         try:
-            return await last_lines(client, str(pod["metadata"]["namespace"]), ended)
+            async with self._log_places:
+                return await last_lines(client, str(pod["metadata"]["namespace"]), ended)
         except KubeError as error:
             # The pod may be gone by now; what its status says is all that is left.
             log.info("deployment.log_lost", pod=ended.pod, error=type(error).__name__)
             return []
 
     def _diagnose(self, pod: Json) -> Finding | None:
-        if is_ready(pod) or pod["metadata"].get("deletionTimestamp"):
+        if is_ready(pod):
             return None
         latest: dict[str, list[str]] = {}
         for ended in sorted(ended_runs(pod), key=lambda one: one.restart):
             latest[ended.container] = self._ends.get(ended.key, [])
-        events = self._events.get(str(pod["metadata"]["uid"]), ())
-        return diagnose(PodEvidence(pod, list(events), latest))
+        return diagnose(PodEvidence(pod, self._events.of(pod), latest, at=datetime.now(UTC)))
+
+
+def telling_of(pods: Sequence[Json]) -> list[Json]:
+    """The pods whose causes count, present ones first; those that ended or leave are history once others serve."""
+    over = [pod for pod in pods if (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}]
+    leaving = [pod for pod in pods if pod not in over and pod["metadata"].get("deletionTimestamp")]
+    present = [pod for pod in pods if pod not in over and pod not in leaving]
+    if present and all(is_ready(pod) for pod in present):
+        return present
+    return [*present, *leaving] or over
 
 
 def owner_of(item: Json) -> UUID | None:

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-_MAX: Final = 10**9
+_MOST: Final[dict[str, int]] = {
+    "num_hidden_layers": 2_000, "n_layer": 2_000, "first_k_dense_replace": 2_000,
+    "num_attention_heads": 10_000, "n_head": 10_000, "num_key_value_heads": 10_000,
+    "head_dim": 100_000, "kv_lora_rank": 100_000, "qk_rope_head_dim": 100_000,
+    "n_routed_experts": 100_000, "num_local_experts": 100_000, "num_experts": 100_000, "n_shared_experts": 100_000,
+}  # fmt: skip
+"""Ten times and more of what any model has; what is beyond is a mistake, or meant to break the arithmetic."""
+_MOST_OTHERWISE: Final = 100_000_000
 _BYTES_PER_WEIGHT: Final[dict[str, float]] = {
     "float32": 4, "float16": 2, "bfloat16": 2, "half": 2, "float": 4,
     "fp8": 1, "fbgemm_fp8": 1, "modelopt": 1, "int8": 1, "experts_int8": 1, "w8a8": 1,
@@ -110,17 +117,21 @@ def _quantization(config: Mapping[str, Any]) -> str | None:
     method = str(config.get("quant_method", ""))[:40].lower()
     if method == "compressed-tensors":
         groups = config.get("config_groups")
-        weights = [group.get("weights") or {} for group in groups.values()] if isinstance(groups, Mapping) else []
-        bits = {weight.get("num_bits") for weight in weights if isinstance(weight, Mapping)}
-        return {4: "awq", 8: "fp8"}.get(max((bit for bit in bits if isinstance(bit, int)), default=0), method)
+        parts = [part for part in groups.values() if isinstance(part, Mapping)] if isinstance(groups, Mapping) else []
+        weights = [part["weights"] for part in parts if isinstance(part.get("weights"), Mapping)]
+        bits = [weight["num_bits"] for weight in weights if isinstance(weight.get("num_bits"), int)]
+        return {4: "awq", 8: "fp8"}.get(max(bits, default=0), method)
     return method or None
 
 
 def _find(config: Mapping[str, Any], *names: str) -> int | None:
     for name in names:
         value = config.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX:
-            return value
+        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+            continue
+        if value > (most := _MOST.get(name, _MOST_OTHERWISE)):
+            raise UnusableConfig(f"the model's config.json says {name} is above {most}, which no model has")
+        return value
     return None
 
 

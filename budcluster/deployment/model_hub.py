@@ -5,6 +5,7 @@ advice: when it is away, slow, or does not know the model, the answer is "unknow
 """
 
 import asyncio
+import hashlib
 import json
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -23,7 +24,11 @@ _MAX_CONFIG: Final = 1024 * 1024
 _MAX_INFO: Final = 4 * 1024 * 1024
 _REMEMBERED: Final = 500
 _KEEP_S: Final = 600.0
-_KEEP_UNKNOWN_S: Final = 30.0
+_KEEP_UNKNOWN_S: Final = 10.0
+
+
+_Question = tuple[str, str, str]
+"""Model, revision, and a digest of the token: what one account may see is not another's to see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class ModelHub:
     def __init__(self, settings: ModelHubSettings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._settings = settings
         self._transport = transport
-        self._answers: OrderedDict[tuple[str, str, bool], tuple[float, asyncio.Task[HubAnswer]]] = OrderedDict()
+        self._answers: OrderedDict[_Question, tuple[float, asyncio.Task[HubAnswer]]] = OrderedDict()
 
     async def describe(self, model: str, *, revision: str | None, token: str | None) -> HubAnswer:
         """The model's shape. Requests for the same model at the same time ask once."""
@@ -52,7 +57,7 @@ class ModelHub:
             return HubAnswer(None, "The model hub is switched off, so the model's config is not known.")
         if model.startswith("/") or "://" in model:
             return HubAnswer(None, "The model does not lie on the model hub, so its config is not known.")
-        key = (model, revision or "main", token is not None)
+        key = (model, revision or "main", hashlib.sha256(token.encode()).hexdigest() if token else "")
         now = asyncio.get_running_loop().time()
         known = self._answers.get(key)
         if known is None or known[0] < now:
@@ -76,6 +81,9 @@ class ModelHub:
             return HubAnswer(None, f"The model hub {self._settings.url} could not be asked ({type(error).__name__}).")
         except UnusableConfig as error:
             return HubAnswer(None, f"Of the model's config: {error}.")
+        except Exception as error:  # noqa: BLE001 - whatever a hub answers, deploying goes on without it
+            log.warning("model_hub.unreadable", error=type(error).__name__)
+            return HubAnswer(None, f"The model hub's answer about {model} cannot be read ({type(error).__name__}).")
 
     async def _read(self, model: str, revision: str, token: str | None) -> HubAnswer:
         headers = {"authorization": f"Bearer {token}"} if token else {}
@@ -105,7 +113,7 @@ class ModelHub:
                     raise _Refused(f"The model hub's answer about {model} is too large to be a config.")
         try:
             content = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
             raise _Refused(f"The model hub's answer about {model} is not a JSON object.")

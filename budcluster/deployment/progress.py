@@ -40,6 +40,11 @@ def _mark(pattern: str, at: float, detail: str, span: float = 0) -> _Mark:
 
 
 _MARKS: Final = (
+    # First, since these lines print the whole config, which names what comes later.
+    _mark(
+        r"api server version|server_args=|non-default args|tensorrt llm version|initializing a v1 llm engine", 28,
+        "Reading the config",
+    ),
     _mark(r"application startup complete|fired up and ready to roll", 97, "Waiting for the first readiness probe"),
     _mark(r"graph capturing finished|capture cuda graph end", 94, "Warming up"),
     _mark(r"capturing (?:cuda )?graph\w*.*?(?P<percent>\d{1,3})%", 88, "Capturing graphs", 6),
@@ -47,15 +52,11 @@ _MARKS: Final = (
         r"gpu kv cache size|kv cache is allocated|available kv cache memory|model init total", 86,
         "Allocating the cache",
     ),
-    _mark(r"torch\.compile", 80, "Compiling"),
+    _mark(r"torch\.compile takes|dynamo bytecode transform time|compiling a graph for", 80, "Compiling"),
     _mark(r"loading model weights took|loading weights took|load weight end", 76, "Weights are loaded"),
     _mark(r"(?:checkpoint shards|safetensors weights)\D*(?P<percent>\d{1,3})%", 60, "Loading weights", 16),
     _mark(r"load weight begin|starting to load model", 30, "Getting the weights"),
     _mark(r"(?:\.safetensors|\.bin|fetching \d+ files|downloading)[^%]*?(?P<percent>\d{1,3})%", 30, "Downloading", 30),
-    _mark(
-        r"api server version|server_args=|tensorrt llm version|initializing a v1 llm engine", 28,
-        "Reading the config",
-    ),
 )  # fmt: skip
 
 
@@ -77,7 +78,14 @@ def progress_of(pod: Mapping[str, Any], events: Sequence[Mapping[str, Any]], log
 
 
 def read_line(line: str) -> Progress | None:
-    """Where a log line stands on the way; None when it says nothing of it."""
+    """Where a log line stands on the way; None when it says nothing of it.
+
+    A bar that is drawn over and over is one line: its last drawing counts.
+    """
+    return next((found for drawn in reversed(line.split("\r")) if (found := _read(drawn))), None)
+
+
+def _read(line: str) -> Progress | None:
     for mark in _MARKS:
         if found := mark.pattern.search(line):
             percent = found.groupdict().get("percent")

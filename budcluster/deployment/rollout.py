@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from budcluster.deployment.progress import Progress, progress_of, together
@@ -12,6 +12,7 @@ from budcluster.deployment.values import LABEL_DEPLOYMENT
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.diagnosis import Finding, PodEvidence, diagnose
 from budcluster.kube.diagnosis.finding import Weight
+from budcluster.kube.diagnosis.volumes import claims_of
 from budcluster.kube.errors import Gone, KubeError, NotFound
 from budcluster.kube.resources import DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS, Resource
 
@@ -28,16 +29,26 @@ _LOOKED_AT: Final = 8
 
 HOPELESS: Final = frozenset(
     {
-        "architecture-unsupported", "bad-command", "driver-too-old", "dtype-unsupported", "gpu-generation",
-        "gpu-memory", "gpu-memory-warm-up", "gpu-share-too-small", "hami-multi-gpu", "host-memory",
-        "illegal-instruction", "kv-cache-too-small", "lora-rank", "model-gated", "model-not-found", "model-token",
-        "parallelism", "pod-security", "quantization-unsupported", "remote-code", "shared-memory", "unknown-flag",
-        "weights-too-large", "context-too-long",
+        "architecture-unsupported", "bad-command", "bad-flag-value", "driver-too-old", "dtype-unsupported",
+        "gpu-generation", "gpu-memory", "gpu-memory-warm-up", "gpu-share-too-small", "hami-multi-gpu", "host-memory",
+        "illegal-instruction", "kv-cache-too-small", "lora-rank", "model-gated", "model-not-found-or-private",
+        "model-token", "parallelism", "pod-security", "quantization-unsupported", "remote-code", "shared-memory",
+        "unknown-flag", "weights-too-large", "context-too-long",
     }
 )  # fmt: skip
 """Causes that time does not cure: the next start ends the same way."""
 STUBBORN: Final = frozenset(
-    {"image-name", "image-not-found", "image-platform", "registry-denied", "runtime-class-missing", "secret-missing"}
+    {
+        "image-absent",
+        "image-name",
+        "image-not-found",
+        "image-platform",
+        "image-signature",
+        "registry-certificate",
+        "registry-denied",
+        "runtime-class-missing",
+        "secret-missing",
+    }
 )
 """Causes that may pass within moments, and hardly ever later."""
 
@@ -164,9 +175,17 @@ class Lookout:
         now = asyncio.get_running_loop().time()
         known = self._read.get(uid)
         if known is None or known.version != version or now - known.at >= _READ_AGAIN_S:
-            evidence = PodEvidence(pod, await self._events(pod), {CONTAINER: await self._log(pod)})
+            events = await self._events(pod)
+            if conditions.get("PodScheduled") != "True":
+                events += await self._claim_events(pod)
+            evidence = PodEvidence(pod, events, {CONTAINER: await self._log(pod)}, at=datetime.now(UTC))
             known = self._read[uid] = _Read(version, now, evidence)
         return known.evidence
+
+    async def _claim_events(self, pod: Json) -> list[Json]:
+        """What is said of the volumes that a pod waits for."""
+        fields = "involvedObject.kind=PersistentVolumeClaim,involvedObject.name="
+        return [event for name in claims_of(pod) for event in await self._list(EVENTS, field_selector=fields + name)]
 
     async def _events(self, about: Json) -> list[Json]:
         return await self._list(EVENTS, field_selector=f"involvedObject.uid={about['metadata']['uid']}")

@@ -4,7 +4,7 @@ While an operation holds a deployment, the operation decides the status; copies,
 are. Otherwise: no ready copy is never RUNNING, zero wanted copies are PARKED, and whatever is ready again is RUNNING.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -116,7 +116,7 @@ def _finding(known: Known, seen: Seen) -> Finding | None:
     settled = known.status in _SETTLED and not known.held
     if seen.workload is None:
         return _missing(known) if settled else None
-    causes = [one for one in (*seen.findings, *_refused(seen.workload)) if one.type not in _STARTING]
+    causes = [one for one in (*seen.findings, *_said_by(seen.workload)) if one.type not in _STARTING]
     if settled and (edited := _edited(known, seen.workload)):
         causes.append(edited)
     return max(causes, key=lambda one: one.weight, default=None)
@@ -133,14 +133,20 @@ def _missing(known: Known) -> Finding | None:
     )
 
 
-def _refused(workload: Json) -> Sequence[Finding]:
-    """The cluster's own word that it cannot make pods, such as for a quota."""
+def _said_by(workload: Json) -> Iterator[Finding]:
+    """The cluster's own word that it cannot make pods, such as for a quota, or that they take too long."""
     for condition in (workload.get("status") or {}).get("conditions") or ():
+        message = str(condition.get("message", ""))
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
-            event = {"reason": "FailedCreate", "message": str(condition.get("message", ""))}
-            found = diagnose(PodEvidence({"spec": {"nodeName": "-"}}, [event]))
-            return [found] if found else []
-    return []
+            event = {"reason": "FailedCreate", "message": message}
+            if found := diagnose(PodEvidence({"spec": {"nodeName": "-"}}, [event])):
+                yield found
+        if condition.get("reason") == "ProgressDeadlineExceeded" and condition.get("status") == "False":
+            yield Finding(
+                "progress-deadline", "The copies did not become ready within the release's progress deadline.",
+                "Look at its logs; if it still loads, give it a longer startup_timeout_s.", Weight.SYMPTOM,
+                lines=(message,),
+            )  # fmt: skip
 
 
 def _edited(known: Known, workload: Json) -> Finding | None:

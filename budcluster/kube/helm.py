@@ -323,6 +323,8 @@ class HelmGateway:
 _PATTERNS: Final[tuple[tuple[str, type[HelmError], str], ...]] = (
     ("release: not found", ReleaseNotFound, "there is no such release."),
     ("another operation", ReleaseBusy, "another Helm operation is in progress on this release, or was cut off."),
+    # Another Helm has made it since it was looked for.
+    ("cannot re-use a name", ReleaseBusy, "another Helm has made this release meanwhile, or was cut off."),
     # Helm calls it "cluster unreachable", too.
     ("provide credentials", CredentialRefused, "the cluster does not accept the stored credential any more."),
     ("cluster unreachable", ClusterUnreachable, "Helm cannot reach the cluster."),

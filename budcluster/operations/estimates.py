@@ -1,4 +1,7 @@
-"""How long things take: learned from earlier runs of the same step, spread over steps nobody has seen yet."""
+"""How long things take: learned from earlier runs of the same step, else from how far a step has come by now.
+
+Both are spread over steps of which nothing is known yet.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -10,6 +13,8 @@ from budcluster.kit.database import ReadSession
 from budcluster.operations.models import FINISHED, Operation, OperationStatus, OperationStep, StepStatus
 
 _LEARN_FROM: Final = 20
+_TELLING_PERCENT: Final = 5
+"""What a step has done before it came so far says nothing of its pace."""
 _SETTLED: Final = frozenset({StepStatus.SUCCEEDED, StepStatus.SKIPPED, StepStatus.FAILED, StepStatus.CANCELLED})
 
 _MEDIANS: Final = text(
@@ -46,14 +51,14 @@ def overall_percent(steps: Sequence[OperationStep]) -> int:
 
 
 def eta(operation: Operation, steps: Sequence[OperationStep], now: datetime) -> datetime | None:
-    """When the operation will probably have ended; None when it is not at work or nothing was learned yet."""
+    """When the operation will probably have ended; None when it is not at work or nothing is known yet."""
     if operation.status in FINISHED or operation.status is OperationStatus.CANCELLING:
         return None
-    known = [step for step in steps if step.expected_seconds is not None]
-    weight = sum(step.weight for step in known)
+    known = [(step.weight, seconds) for step in steps if (seconds := _whole(step, now)) is not None]
+    weight = sum(weight for weight, _ in known)
     if not weight:
         return None
-    seconds_per_weight = sum(step.expected_seconds or 0 for step in known) / weight
+    seconds_per_weight = sum(seconds for _, seconds in known) / weight
     remaining = sum(_remaining(step, seconds_per_weight, now) for step in steps if step.status not in _SETTLED)
     return now + timedelta(seconds=remaining)
 
@@ -62,8 +67,18 @@ def _percent(step: OperationStep) -> int:
     return 100 if step.status in {StepStatus.SUCCEEDED, StepStatus.SKIPPED} else step.percent
 
 
+def _whole(step: OperationStep, now: datetime) -> float | None:
+    """Seconds that the step takes from its beginning to its end; None when nothing tells."""
+    if step.expected_seconds is not None:
+        return step.expected_seconds
+    if step.started_at is None or step.status in _SETTLED or step.percent < _TELLING_PERCENT:
+        return None
+    return (now - step.started_at).total_seconds() * 100 / step.percent
+
+
 def _remaining(step: OperationStep, seconds_per_weight: float, now: datetime) -> float:
-    expected = step.expected_seconds if step.expected_seconds is not None else step.weight * seconds_per_weight
+    found = _whole(step, now)
+    expected = found if found is not None else step.weight * seconds_per_weight
     if step.started_at is None:
         return expected
     # One that takes longer than usual is never "about to end": a tenth of its usual time always remains.

@@ -75,7 +75,9 @@ class OperationAnswer(Answer):
     attempt: int = Field(ge=1)
     percent: int = Field(ge=0, le=100)
     current_step: str | None
-    eta: datetime | None = Field(description="Probable end, learned from earlier runs; null when nothing is known.")
+    eta: datetime | None = Field(
+        description="Probable end, from earlier runs or the pace of this one; null if unknown."
+    )
     cancelable: bool
     retryable: bool
     error: OperationError | None

@@ -17,7 +17,10 @@ _DETACH_TIMEOUT_S: Final = 900.0
 
 def main(arguments: list[str]) -> int:
     """Exit codes: 0 done, 1 could not start (the reason is on standard error), 2 wrong options."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.demo and not options.cluster:
+        parser.error("--demo needs the sandbox cluster; leave out --no-cluster")
     state = (options.state_dir or DEFAULT_STATE).absolute()
     plan = Plan(state=state, port=options.port, cluster=options.cluster, demo=options.demo)
     if options.nodes:
@@ -88,8 +91,8 @@ def _detach(arguments: list[str], plan: Plan, instance: Instance) -> None:
         )
     try:
         _show_until_ready(process, instance, said)
-    except KeyboardInterrupt:
-        process.terminate()
+    except (CannotStart, KeyboardInterrupt):
+        process.terminate()  # nothing is left running that nobody was told of
         process.wait()
         raise
 

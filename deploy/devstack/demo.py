@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -20,7 +21,26 @@ _PROMPT: Final = "Say hello to a platform engineer."
 _TIMEOUT_S: Final = 900
 
 
-def run_demo(url: str, kubeconfig: Path) -> None:
+@dataclass(frozen=True)
+class Shown:
+    """What the demonstration leaves running."""
+
+    cluster: str
+    deployment: str
+
+    def commands(self, budcluster: str, url: str) -> list[str]:
+        """What to try with it."""
+        return [
+            f"{budcluster} clusters hardware {self.cluster}",
+            f"{budcluster} deployments list",
+            f"{budcluster} deployments logs {self.deployment} -f",
+            f"{budcluster} deployments scale {self.deployment} 3",
+            f"curl '{url}/deployments?name={self.deployment}'",
+            f"{budcluster} deployments delete {self.deployment}",
+        ]
+
+
+def run_demo(url: str, kubeconfig: Path) -> Shown:
     """Onboard, see the GPUs, deploy, scale, read logs, ask. Raises CannotStart with the reason when a step fails."""
     config = yaml.safe_load(kubeconfig.read_text())
     # The sandbox cluster is another one at every start, on another port.
@@ -35,6 +55,7 @@ def run_demo(url: str, kubeconfig: Path) -> None:
     user.does("deployments", "list")
     _say(f'asking: "{_PROMPT}"')
     print(f"    {_ask(user.finds(deployment), config)}", flush=True)  # noqa: T201 - this is the program's output
+    return Shown(cluster, deployment)
 
 
 class _User:
@@ -46,26 +67,27 @@ class _User:
     def does(self, *arguments: str) -> None:
         """Run a command and show what it says."""
         _say(f"budcluster {' '.join(arguments)}")
-        done = subprocess.run(self._argv(arguments), env=self._environment, timeout=_TIMEOUT_S, check=False)
-        if done.returncode != 0:
+        if self._ran(arguments, output=None).returncode != 0:
             raise CannotStart(f"`budcluster {' '.join(arguments)}` failed; the reason is above.")
 
     def finds(self, deployment: str) -> dict[str, Any]:
         """A deployment by its name."""
-        found: dict[str, Any] = self._asked("deployments", "show", deployment)
-        return found
-
-    def _asked(self, *arguments: str) -> Any:
-        argv = self._argv((*arguments, "--json"))
-        done = subprocess.run(
-            argv, env=self._environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-        )
+        done = self._ran(("deployments", "show", deployment, "--json"), output=subprocess.PIPE)
         if done.returncode != 0:
             raise CannotStart(done.stderr.strip())
-        return json.loads(done.stdout)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
 
-    def _argv(self, arguments: tuple[str, ...]) -> list[str]:
-        return [sys.executable, "-m", "budcluster", *arguments]
+    def _ran(self, arguments: tuple[str, ...], *, output: int | None) -> "subprocess.CompletedProcess[str]":
+        try:
+            return subprocess.run(
+                [sys.executable, "-m", "budcluster", *arguments],
+                env=self._environment, stdout=output, stderr=output, text=True, timeout=_TIMEOUT_S, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise CannotStart(
+                f"`budcluster {' '.join(arguments)}` did not end within {_TIMEOUT_S} s and was stopped."
+            ) from None
 
 
 def _say(sentence: str) -> None:

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Final
 
 from devstack.children import Child
-from devstack.demo import run_demo
+from devstack.demo import Shown, run_demo
 from devstack.instance import CannotStart, Instance, Note, require_free_port
 from devstack.postgres import EmbeddedPostgres, PostgresUnavailable
 from devstack.tools import ToolUnavailable, ensure_tools, tool_environment
@@ -98,11 +98,10 @@ class Stack:
             )
             api.wait_until(lambda: is_ready(plan.port), timeout_s=_API_TIMEOUT_S, stopping=self._stopping)
             say("service", f"{plan.url} (API reference: {plan.url}/docs)")
-            if plan.demo:
-                run_demo(plan.url, plan.kubeconfig)
+            shown = run_demo(plan.url, plan.kubeconfig) if plan.demo else None
             self._is_starting = False
             self._instance.write(Note(os.getpid(), plan.url, ready=True))
-            self._say_what_next()
+            self._say_what_next(shown)
             while not self._stopping.wait(0.5):
                 self._check_children()
             say("stopping", "the data is kept; start again to go on")
@@ -194,13 +193,15 @@ class Stack:
         given = {"DATABASE_URL": database_url, "HOST": "127.0.0.1", "PORT": str(self._plan.port)}
         return {**defaults, **os.environ, **tools, **given}
 
-    def _say_what_next(self) -> None:
+    def _say_what_next(self, shown: Shown | None) -> None:
         plan = self._plan
         budcluster = shlex.quote(str(ROOT / ".venv/bin/budcluster"))
         if plan.port != Plan.port:
             budcluster = f"BUDCLUSTER_URL={plan.url} {budcluster}"
         lines = [f"curl {plan.url}/clusters", f"{budcluster} clusters list"]
-        if plan.cluster:
+        if shown:
+            lines = shown.commands(budcluster, plan.url)
+        elif plan.cluster:
             lines.append(f"{budcluster} clusters onboard {shlex.quote(str(plan.kubeconfig))} --name lab")
         how_to_stop = "Ctrl-C" if self._echo else self._instance.stop_command
         print("\nTry next:", *lines, sep="\n  ")  # noqa: T201 - this is the program's output

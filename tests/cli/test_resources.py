@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 import socket
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import httpx
@@ -127,6 +129,23 @@ async def test_watching_shows_each_step_and_ends_with_the_operation(
     result = await watching
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-2:] == ["SUCCEEDED Create the cluster", "SUCCEEDED Keep the credential"]
+
+
+async def test_how_long_it_will_take_is_said_as_soon_as_a_step_shows_its_pace(
+    budcluster: CommandLine, desk: Desk, service: Service
+) -> None:
+    operation = await desk.request()
+    began = datetime.now(UTC) - timedelta(minutes=10)
+    await desk.mark(operation.id, "apply_terraform", StepStatus.RUNNING, started_at=began, percent=50)
+    assert "about 1" in (await budcluster("operations", "show", str(operation.id))).stdout
+    watching = asyncio.create_task(budcluster("operations", "watch", str(operation.id)))
+
+    async def is_watched() -> bool:
+        return service.long_work.feeds.listeners > 0
+
+    await eventually(is_watched)
+    await desk.finish(operation.id)
+    assert re.search(r"about \d+m left", (await watching).stdout)
 
 
 async def test_watching_a_failure_says_cause_and_next_step_with_code_1(budcluster: CommandLine, desk: Desk) -> None:

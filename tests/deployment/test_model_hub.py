@@ -38,6 +38,34 @@ async def test_a_token_opens_a_gated_model() -> None:
     assert (await _hub().describe(GATED, revision="main", token="hf_good")).facts is not None
 
 
+async def test_what_one_token_may_see_is_not_shown_to_another() -> None:
+    hub = _hub()
+    assert (await hub.describe(GATED, revision=None, token="hf_good")).facts is not None
+    refused = await hub.describe(GATED, revision=None, token="nonsense")
+    assert refused.facts is None
+    assert (await hub.describe(GATED, revision=None, token=None)).facts is None
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"num_hidden_layers": 99999, "hidden_size": 8, "num_attention_heads": 8}',
+        b'{"num_hidden_layers": 8, "hidden_size": 8, "num_attention_heads": 8, "quantization_config": '
+        b'{"quant_method": "compressed-tensors", "config_groups": {"a": 1, "b": {"weights": {"num_bits": []}}}}}',
+        b"[]",
+        b"\xff",
+    ],
+)
+async def test_no_answer_of_a_hub_is_more_than_unknown(config: bytes) -> None:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": config if "config" in scope["path"] else b"{}"})
+
+    described = await _hub(answer).describe("a/b", revision=None, token=None)
+    assert (described.facts is None) is not (described.problem is None)
+
+
 async def test_a_hub_that_hangs_is_given_up_in_time() -> None:
     async def hang(*_: Any) -> None:
         await asyncio.Event().wait()

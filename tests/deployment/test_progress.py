@@ -21,6 +21,10 @@ def test_a_pod_moves_from_the_queue_over_the_pull_to_serving() -> None:
     [
         ("model-00002-of-00004.safetensors: 50%", 45),
         ("Loading safetensors checkpoint shards:  50% Completed | 2/4", 68),
+        ("Loading safetensors checkpoint shards:   0%| | 0/9\rLoading safetensors checkpoint shards:  75% | 6/9\r", 72),
+        ("model.safetensors:   1%| | 9M/1G\rmodel.safetensors:  90%| | 900M/1G\r\x1b[A", 57),
+        ("Initializing a V1 LLM engine (v0.33.0) with config: compilation_config={'mode': 'torch.compile takes'}", 28),
+        ("non-default args: {'compilation_config': 'torch.compile', 'load_format': 'safetensors'}", 28),
         ("torch.compile takes 25.00 s in total", 80),
         ("GPU KV cache size: 643,232 tokens", 86),
         ("Capturing CUDA graphs: 50%|#####     | 3/6", 91),

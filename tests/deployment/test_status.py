@@ -80,6 +80,16 @@ def test_a_quota_that_forbids_pods_is_found_without_a_pod() -> None:
     assert observed.finding.type == "quota"
 
 
+def test_a_rollout_that_takes_too_long_is_told_where_no_pod_says_why() -> None:
+    late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out"}
+    release = workload(conditions=({"type": "Available", "status": "False"}, late))
+    kinds = [
+        finding.type if (finding := observe(Known(S.RUNNING, 1), Seen(release, [LOOPING], findings)).finding) else None
+        for findings in ([], [CRASH])
+    ]
+    assert kinds == ["progress-deadline", "crash"]
+
+
 @pytest.mark.parametrize(
     ("present", "shown", "urgent", "lasted_s", "expected"),
     [

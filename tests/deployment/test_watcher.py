@@ -10,12 +10,13 @@ import pytest
 from sqlalchemy import select
 
 from budcluster.deployment.attempts import Attempts
+from budcluster.deployment.cluster_eye import telling_of
 from budcluster.deployment.models import Deployment, DeploymentStatus
 from budcluster.deployment.status import Damping
 from budcluster.deployment.watcher import DeploymentWatcher
 from budcluster.kit.clock import SystemClock
 from budcluster.operations.models import Claim, Operation, SubjectEvent, SubjectType
-from tests.deployment.live import Live, Obj, chatty, runtime, until, workload
+from tests.deployment.live import NAMESPACE, Live, Obj, chatty, runtime, until, workload
 from tests.fixtures.app import client_of, quiet_service, running
 
 ROCM = "vllm/vllm-openai-rocm:v0.33.0"
@@ -148,6 +149,48 @@ async def test_the_cause_of_a_failure_is_on_the_deployment_soon(
         assert row.diagnosis["pod"].startswith(row.helm_release)
         assert row.diagnosis["fix"]
         assert row.diagnosis["lines"] or row.diagnosis["exit_code"] == 137
+
+
+async def test_a_claim_without_a_storage_class_is_the_cause_of_the_pod_that_waits_for_it(live: Live) -> None:
+    claim = {
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "cache", "namespace": NAMESPACE},
+        "spec": {"storageClassName": "absent", "accessModes": ["ReadWriteOnce"],
+                 "resources": {"requests": {"storage": "1Gi"}}},
+    }  # fmt: skip
+    deployment_id = await live.add()
+    release = workload(await live.row(deployment_id), QUIET)
+    volumes = release["spec"]["template"]["spec"]["volumes"]
+    volumes.append({"name": "cache", "persistentVolumeClaim": {"claimName": "cache"}})
+    live.put(claim)
+    live.put(release)
+    async with watching(live):
+        row = await until(row_of(live, deployment_id), lambda row: kind_of(row) == "storage-class-missing")
+    assert row.diagnosis is not None
+    assert 'storageclass.storage.k8s.io "absent" not found' in row.diagnosis["lines"][0]
+
+
+async def test_a_lost_node_is_the_cause_until_it_is_back(live: Live) -> None:
+    deployment_id = await placed(live, QUIET)
+    look = row_of(live, deployment_id)
+    async with watching(live):
+        await until(look, lambda row: row.replicas_ready == 1)
+        node = live.pods(deployment_id)[0]["spec"]["nodeName"]
+        live.server.call(lambda: live.server.cluster.simulation.inject("node_not_ready", node=node))
+        await until(look, lambda row: row.status is S.FAILED and kind_of(row) == "node-lost")
+        live.server.call(lambda: live.server.cluster.simulation.inject("node_ready", node=node))
+        await until(look, lambda row: row.status is S.RUNNING and row.diagnosis is None)
+
+
+def test_of_pods_that_were_replaced_nothing_is_told_once_the_new_ones_serve() -> None:
+    def pod(*, ready: bool = False, **more: Any) -> Obj:
+        metadata = {"deletionTimestamp": "2026-11-24T10:00:00Z"} if more.pop("leaving", False) else {}
+        conditions = [{"type": "Ready", "status": str(ready)}]
+        return {"metadata": metadata, "status": {"conditions": conditions, **more}}
+
+    evicted, leaving, loading, ready = pod(phase="Failed"), pod(leaving=True), pod(), pod(ready=True)
+    assert telling_of([evicted, leaving, ready]) == [ready]
+    assert telling_of([evicted, leaving, loading]) == [loading, leaving]
+    assert telling_of([evicted]) == [evicted]
 
 
 async def test_a_cured_cause_is_cleared_and_its_log_is_still_there(live: Live) -> None:

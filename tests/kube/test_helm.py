@@ -160,6 +160,7 @@ async def test_only_complaints_of_changes_are_told_never_answers(tool: Helm) -> 
     [
         ("Error: release: not found", helm.ReleaseNotFound),
         ("Error: UPGRADE FAILED: another operation (install/upgrade/rollback) is in progress", helm.ReleaseBusy),
+        ("Error: INSTALLATION FAILED: cannot re-use a name that is still in use", helm.ReleaseBusy),
         ("Error: Kubernetes cluster unreachable: Get https://10.0.0.5", helm.ClusterUnreachable),
         (
             "Error: Kubernetes cluster unreachable: the server has asked for the client to provide credentials",

@@ -1,29 +1,11 @@
 """Why a container does not start or run: its waiting reason, how it ended, and what the kubelet said of it."""
 
 import re
+from dataclasses import replace
 from typing import Final
 
 from budcluster.kube.diagnosis.finding import Finding, Weight
-
-# Substrings of an image pull's message, lower case -> type, meaning, fix.
-_PULL: Final[tuple[tuple[str, str, str, str], ...]] = (
-    ("toomanyrequests", "registry-rate-limit", "the registry's pull rate limit is reached",
-     "add a registry credential, or use a mirror"),
-    ("429", "registry-rate-limit", "the registry's pull rate limit is reached",
-     "add a registry credential, or use a mirror"),
-    ("401 unauthorized", "registry-denied", "the registry wants credentials", "add a registry credential"),
-    ("pull access denied", "registry-denied", "the image does not exist or needs credentials",
-     "check the image's name, or add a registry credential"),
-    ("no such host", "registry-unreachable", "the node cannot resolve the registry's name",
-     "check the nodes' DNS and egress, or use a mirror"),
-    ("i/o timeout", "registry-unreachable", "the node cannot reach the registry",
-     "check the nodes' egress, or use a mirror"),
-    ("no space left", "image-disk-full", "the node's disk is too full for the image",
-     "free disk on the node; runtime images take 20 GB and more"),
-    ("no match for platform", "image-platform", "the image is not made for the node's processor",
-     "use an image for this architecture"),
-    ("not found", "image-not-found", "there is no such image or tag", "check the image's name and tag"),
-)  # fmt: skip
+from budcluster.kube.diagnosis.images import explain_image
 
 _CONFIG: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
     (re.compile(r'secret "([^"]+)" not found'), "secret-missing", "the Secret {0} does not exist"),
@@ -35,31 +17,15 @@ _CONFIG: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = (
 
 def explain_waiting(reason: str, message: str) -> Finding | None:
     """The cause behind a waiting container; None where waiting is normal."""
+    if found := explain_image(reason, message):
+        return found
     match reason:
-        case "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable":
-            return explain_pull(message)
-        case "InvalidImageName":
-            return Finding("image-name", "The image's name is not valid.", "Correct the image.", Weight.CAUSE,
-                           lines=(message,))  # fmt: skip
         case "CreateContainerConfigError":
             return _explain_config(message)
         case "CreateContainerError" | "RunContainerError":
             return explain_runtime(message)
         case _:
             return None
-
-
-def explain_pull(message: str) -> Finding:
-    """Why an image cannot be pulled. A bare "Back-off pulling image" only says that it failed before."""
-    lowered = message.lower()
-    for text, kind, detail, fix in _PULL:
-        if text in lowered:
-            return Finding(kind, f"The image cannot be pulled: {detail}.", f"{fix[0].upper()}{fix[1:]}.", Weight.CAUSE,
-                           lines=(message,))  # fmt: skip
-    return Finding(
-        "image-pull", "The image cannot be pulled.", "Look at the pod's events for the registry's answer.",
-        Weight.SYMPTOM, lines=(message,),
-    )  # fmt: skip
 
 
 def _explain_config(message: str) -> Finding:
@@ -86,6 +52,11 @@ def explain_runtime(message: str) -> Finding:
             "runtime-class-missing", "The node has no container runtime of the class that the pod asks for.",
             "Install the GPU operator's toolkit there, or correct the runtime class.", Weight.CAUSE, lines=(message,),
         )  # fmt: skip
+    if "executable file not found" in lowered or "no such file or directory: unknown" in lowered:
+        return Finding(
+            "bad-command", "The container's command does not exist in the image.", "Check the image and its command.",
+            Weight.CAUSE, lines=(message,),
+        )  # fmt: skip
     if "assign an ip address" in lowered or "setup network" in lowered:
         return Finding(
             "pod-network", "The pod gets no network address.", "The subnet may be out of addresses: add some.",
@@ -107,8 +78,12 @@ _EXITS: Final[dict[int, tuple[str, str, str]]] = {
 }  # fmt: skip
 
 
-def explain_exit(reason: str, exit_code: int) -> Finding | None:
+def explain_exit(reason: str, exit_code: int, message: str) -> Finding | None:
     """What the way a container ended says by itself; None when only its log can tell."""
+    if reason in {"StartError", "ContainerCannotRun"}:
+        refused = explain_runtime(message)
+        if refused.weight is Weight.CAUSE:
+            return replace(refused, exit_code=exit_code)
     if reason == "OOMKilled":
         return Finding(
             "host-memory", "The container was killed because it used more host memory than its limit.",
@@ -119,6 +94,12 @@ def explain_exit(reason: str, exit_code: int) -> Finding | None:
         return Finding(
             "killed", "The container was killed: by a probe that gave up, or by the node running out of memory.",
             "If it was still loading, give it a longer startup timeout.", Weight.SYMPTOM, exit_code=exit_code,
+        )  # fmt: skip
+    if exit_code == 143:
+        return Finding(
+            "terminated", "The container was told to stop (SIGTERM), and stopped.",
+            "A probe that gave up, a drained node or a deletion does that; the pod's events tell which.",
+            Weight.SYMPTOM, exit_code=exit_code,
         )  # fmt: skip
     if exit_code in _EXITS:
         kind, detail, fix = _EXITS[exit_code]
