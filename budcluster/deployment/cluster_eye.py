@@ -21,7 +21,7 @@ from budcluster.deployment.rota import Rota
 from budcluster.deployment.standing import Standings
 from budcluster.deployment.status import Seen, is_ready
 from budcluster.deployment.values import LABEL_DEPLOYMENT
-from budcluster.kit.cancellation import raise_if_cancelled
+from budcluster.kit.cancellation import innermost, raise_if_cancelled
 from budcluster.kit.database import DatabaseUnavailable
 from budcluster.kit.errors import DomainError
 from budcluster.kube.client import ClusterClient
@@ -79,7 +79,7 @@ class ClusterEye:
                 # In a task of its own: a group whose child fails leaves its own task marked as cancelled (Python 3.11).
                 await asyncio.create_task(self._visit())
             except* _NO_ACCESS as group:
-                log.info("deployments.watch_interrupted", error=type(group.exceptions[0]).__name__)
+                log.info("deployments.watch_interrupted", error=type(innermost(group)).__name__)
             # One that fails while it is cancelled tells of the failure only.
             raise_if_cancelled()
             failures = 0 if self._complete else failures + 1

@@ -1,4 +1,4 @@
-"""Cancellation that is not lost."""
+"""Tasks in groups: a cancellation that is not lost, and the error behind a group of errors."""
 
 import asyncio
 
@@ -12,3 +12,10 @@ def raise_if_cancelled() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
+
+
+def innermost(error: BaseException) -> BaseException:
+    """The error inside however many groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

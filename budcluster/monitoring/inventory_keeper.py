@@ -29,7 +29,7 @@ from budcluster.hardware.labels import MOST_IN_SUM
 from budcluster.hardware.pods import is_over, read_pod
 from budcluster.hardware.survey import LIVE_PODS, NODE_FEATURES
 from budcluster.hardware.trimming import digest_of, release_of, trim_feature, trim_node, trim_pod
-from budcluster.kit.cancellation import raise_if_cancelled
+from budcluster.kit.cancellation import innermost, raise_if_cancelled
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import DatabaseUnavailable
 from budcluster.kit.errors import DomainError
@@ -250,10 +250,3 @@ class InventoryKeeper:
     def _forget_gpu_pod(self, key: PodKey) -> None:
         if self._pods.pop(key, None) is not None:
             self._batch.pods[key] = None
-
-
-def innermost(error: BaseException) -> BaseException:
-    """The error inside however many groups."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -19,9 +19,10 @@ from sqlalchemy import select
 from budcluster.cluster.access import ClusterAccess
 from budcluster.cluster.models import Cluster, ClusterStatus
 from budcluster.hardware.inventory_store import InventoryStore
+from budcluster.kit.cancellation import innermost
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import Database, DatabaseUnavailable
-from budcluster.monitoring.inventory_keeper import InventoryKeeper, Pace, innermost
+from budcluster.monitoring.inventory_keeper import InventoryKeeper, Pace
 
 log = structlog.get_logger(__name__)
 
