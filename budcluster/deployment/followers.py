@@ -45,7 +45,9 @@ class DeployFollower:
         log.info("deployment.first_start_ended", deployment_id=str(deployment.id), status=deployment.status.value)
 
     async def reopened(self, session: WriteSession, operation: Operation) -> None:
-        """Back to PENDING, if there is still room: another deployment may have taken the place meanwhile.
+        """DEPLOYING again, if there is still room: another deployment may have taken the place meanwhile.
+
+        Not PENDING, which the first step ends: where that is done already, a retry goes on behind it.
 
         Raises NoCapacity, ClusterNotReady, OperationNotRetryable for one that came up by itself.
         """
@@ -55,7 +57,7 @@ class DeployFollower:
         payload = ReleasePayload.model_validate(launch_payload(operation))
         config = DeploymentConfig.model_validate(deployment.config)
         await _require_room(self._admission, session, deployment, config, payload)
-        move(deployment, DeploymentStatus.PENDING)
+        move(deployment, DeploymentStatus.DEPLOYING)
         deployment.error = deployment.diagnosis = None
 
 
