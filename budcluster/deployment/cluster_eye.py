@@ -188,6 +188,10 @@ class ClusterEye:
             again_s = _RETRY_S
             for ended in runs:  # they are to be kept yet
                 self._ends.pop(ended.key, None)
+        except DomainError as error:
+            # One row that surprises us must not end the watch of all the others.
+            log.warning("deployment.look_failed", deployment_id=str(owner), error=type(error).__name__)
+            again_s = _RETRY_S
         if again_s is not None:
             self._rota.mark(owner, after_s=again_s)
 

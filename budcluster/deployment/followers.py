@@ -43,7 +43,9 @@ class DeployFollower:
         log.info("deployment.first_start_ended", deployment_id=str(deployment.id), status=deployment.status.value)
 
     async def reopened(self, session: WriteSession, operation: Operation) -> None:
-        """Back to PENDING, if there is still room: another deployment may have taken the place meanwhile.
+        """DEPLOYING again, if there is still room: another deployment may have taken the place meanwhile.
+
+        Not PENDING, which the first step ends: where that is done already, a retry goes on behind it.
 
         Raises NoCapacity, ClusterNotReady, OperationNotRetryable for one that came up by itself.
         """
@@ -52,7 +54,7 @@ class DeployFollower:
             raise OperationNotRetryable(f"{deployment.name} came up by itself and is {deployment.status}: change that.")
         payload = ReleasePayload.model_validate(launch_payload(operation))
         await _require_room(self._admission, session, deployment, payload)
-        move(deployment, DeploymentStatus.PENDING)
+        move(deployment, DeploymentStatus.DEPLOYING)
         deployment.error = deployment.diagnosis = None
 
 

@@ -13,7 +13,7 @@ from budcluster.cluster.models import Cluster, ClusterOrigin, ClusterProvider, C
 from budcluster.config import Settings
 from budcluster.credentials.ring import KeyRing
 from budcluster.credentials.vault import Vault
-from budcluster.deployment.models import Deployment, DeploymentStatus, RuntimeType
+from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus, RuntimeType
 from budcluster.deployment.values import LABEL_DEPLOYMENT
 from budcluster.kit.clock import SystemClock
 from budcluster.kit.database import Database
@@ -71,7 +71,19 @@ class Live:
                     status=status,
                     namespace=NAMESPACE,
                     helm_release=f"bud-llm-{deployment_id.hex[:8]}",
+                    revision=1,
                     replicas_desired=replicas,
+                )
+            )
+            await session.flush()
+            session.add(
+                DeploymentRevision(
+                    deployment_id=deployment_id,
+                    number=1,
+                    config={},
+                    values={"ingress": {"enabled": False}},
+                    actor="test",
+                    reason="first deployment",
                 )
             )
         return deployment_id

@@ -42,6 +42,13 @@ class Operator:
         assert operation["status"] == "SUCCEEDED", operation
         return str(begun["id"])
 
+    async def fits(self, gpus: int = 1) -> bool:
+        """Whether a replica with so many GPUs would be accepted: the inventory sees a moment later what is free."""
+        config = {"model_config": SMALL, "tensor_parallel_size": gpus}
+        body = {"cluster_id": self.cluster_id, "model": "Qwen/Qwen3-0.6B", "config": config}
+        answer = await self.user.client.post("/deployments?dry_run=true", json=body)
+        return bool(answer.json()["fit"]["verdict"] == "yes")
+
     async def done(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """The operation of a request, once it has ended."""
         answer = await self.user.client.request(method, path, json=body)

@@ -28,9 +28,17 @@ async def test_a_model_is_served_scaled_parked_changed_rolled_back_and_deleted(o
         shown = await operator.show(chat)
         assert (shown["status"], shown["replicas"]) == (status, {"desired": replicas, "ready": replicas})
 
+    client, stale = operator.user.client, {"If-Match": '"1"'}
+    for method, where, body in (
+        ("PATCH", path, {"config": {"max_num_seqs": 64}}),
+        ("POST", f"{path}/scale", {"replicas": 2}),
+        ("POST", f"{path}/rollback", {}),
+    ):
+        assert (await client.request(method, where, json=body, headers=stale)).status_code == 412
+
     changed = await operator.done("PATCH", path, {"config": {"max_num_seqs": 64}})
     assert changed["status"] == "SUCCEEDED", changed
-    back = await operator.done("POST", f"{path}/rollback", {})
+    back = await operator.done("POST", f"{path}/rollback", {"revision": 1})
     assert back["status"] == "SUCCEEDED", back
     revisions = (await operator.user.client.get(f"{path}/revisions")).json()["items"]
     assert [(one["number"], one["is_current"]) for one in revisions] == [(3, True), (2, False), (1, False)]

@@ -1,14 +1,17 @@
 """Deployments through an API server that goes away, and with the runtimes other than vLLM."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
+from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer
+from tests.deployment.live import until
 from tests.deployment.operator import Operator
 from tests.fixtures.cluster import Onboarder
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
 
 @pytest.fixture
@@ -17,7 +20,7 @@ async def operator(onboarder: Onboarder, gpu_cluster: KubernetesServer) -> Opera
     return Operator(onboarder, gpu_cluster, await onboarder.onboarded(gpu_cluster, gpu_sharing="none"))
 
 
-async def test_an_api_server_that_is_gone_during_the_wait_only_delays(operator: Operator) -> None:
+async def test_an_api_server_that_is_gone_for_a_while_only_delays(operator: Operator) -> None:
     begun = await operator.begin("patient")
     assert await operator.user.is_running(begun["operation_id"], "wait_until_serving")
     await asyncio.to_thread(operator.server.be_gone, 15.0)
@@ -25,6 +28,37 @@ async def test_an_api_server_that_is_gone_during_the_wait_only_delays(operator: 
     assert operation["status"] == "SUCCEEDED", operation
     shown = await operator.show(begun["id"])
     assert (shown["status"], shown["replicas"], shown["error"]) == ("RUNNING", {"desired": 1, "ready": 1}, None)
+
+    path = f"/deployments/{begun['id']}"
+    # The prompt's answer takes its time, so that the server is gone before it comes.
+    with operator.server.fault(Fault("latency", resources=("services/proxy",), seconds=3, times=1)):
+        await _gone_in(operator, "smoke_test", "PATCH", path, {"config": {"max_num_seqs": 64}})
+    await _gone_in(operator, "install_release", "PATCH", path, {"config": {"max_num_seqs": 32}})
+    missing = {"config": {"image": "vllm/vllm-openai:v9.9.9-missing"}}
+    failed = await _gone_in(operator, "install_release", "PATCH", path, missing, undoing=True)
+    assert (failed["status"], failed["error"]["type"], failed["result"]["left"]) == ("FAILED", "runtime-failed", [])
+    await until(lambda: operator.show(begun["id"]), lambda shown: shown["status"] == "RUNNING")
+    await _gone_in(operator, "remove_release", "DELETE", path, None)
+    assert await operator.labelled(begun["id"]) == []
+
+
+async def _gone_in(
+    operator: Operator, step: str, method: str, path: str, body: Any, *, undoing: bool = False
+) -> dict[str, Any]:
+    """Ask for work, and let the API server be gone for some seconds once it is in that step; the operation's end."""
+    answer = await operator.user.client.request(method, path, json=body)
+    operation_id = answer.json()["operation_id"]
+
+    async def look() -> dict[str, Any]:
+        operation = (await operator.user.client.get(f"/operations/{operation_id}")).json()
+        return next(dict(one) for one in operation["steps"] if one["name"] == step)
+
+    begun = {"detail": "Being undone"} if undoing else {"status": "RUNNING"}
+    await until(look, lambda seen: begun.items() <= seen.items(), deadline_s=120)
+    await asyncio.to_thread(operator.server.be_gone, 6.0)
+    ended = await operator.user.ended(operation_id)
+    assert undoing or ended["status"] == "SUCCEEDED", ended
+    return ended
 
 
 async def test_sglang_and_tensorrt_llm_serve_scale_and_go(operator: Operator) -> None:

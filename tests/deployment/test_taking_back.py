@@ -7,7 +7,7 @@ import pytest
 from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer
 from tests.deployment.live import NAMESPACE, until
-from tests.deployment.operator import SMALL, Operator
+from tests.deployment.operator import Operator
 from tests.fixtures.cluster import Onboarder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
@@ -43,8 +43,7 @@ async def test_a_retry_asks_for_room_again_and_only_the_newest_is_retried(operat
     begun = await operator.begin("first", model=LARGER, tensor_parallel_size=8)
     client, retry = operator.user.client, f"/operations/{begun['operation_id']}/retry"
     assert (await operator.user.ended(begun["operation_id"]))["error"]["type"] == "runtime-failed"
-    # The inventory sees the GPUs free again a moment later.
-    await until(lambda: _fits(operator, 8), bool)
+    await until(lambda: operator.fits(8), bool)
     other = await operator.begin("second", tensor_parallel_size=8)
     refused = await client.post(retry)
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/no-capacity"), refused.text
@@ -64,7 +63,8 @@ async def test_a_retry_asks_for_room_again_and_only_the_newest_is_retried(operat
     assert {older["status"], newer["status"]} == {"FAILED"}
     refused = await client.post(f"/operations/{older['id']}/retry")
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/operation-not-retryable")
-    again = await operator.done("POST", f"/operations/{newer['id']}/retry")
+    assert (await client.post(f"/operations/{newer['id']}/retry")).status_code == 202
+    again = await operator.user.ended(newer["id"])
     assert (again["status"], again["attempt"]) == ("FAILED", 2)
     await until(lambda: operator.show(begun["id"]), lambda shown: shown["status"] == "RUNNING")
 
@@ -83,13 +83,6 @@ async def test_a_change_cures_a_crash_loop_and_is_taken_back_when_it_answers_no_
     await _gate(operator, USUAL, gated=False)
     cured = await operator.done("PATCH", path, {"config": {"max_num_seqs": 32}})
     assert cured["status"] == "SUCCEEDED", cured
-
-
-async def _fits(operator: Operator, gpus: int) -> bool:
-    body = {"cluster_id": operator.cluster_id, "model": USUAL}
-    asked = body | {"config": {"model_config": SMALL, "tensor_parallel_size": gpus}}
-    answer = await operator.user.client.post("/deployments?dry_run=true", json=asked)
-    return bool(answer.json()["fit"]["verdict"] == "yes")
 
 
 async def _gate(operator: Operator, model: str, *, gated: bool = True) -> None:
