@@ -3,8 +3,9 @@
 import atexit
 import json
 import os
+import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 from uuid import UUID
@@ -21,6 +22,10 @@ _CALL_FAILURES: Final = (httpx.HTTPError, httpx.InvalidURL)
 _TIMEOUT: Final = httpx.Timeout(30, connect=5)
 _STREAM_TIMEOUT: Final = httpx.Timeout(60, connect=5)
 """Streams of events have a heartbeat every 15 s."""
+RECONNECT_S: Final = 1.0
+"""Between two tries to reach a service that went away."""
+PATIENCE_S: Final = 300.0
+"""How long such a service is waited for."""
 
 errors = Console(stderr=True, highlight=False)
 
@@ -109,6 +114,15 @@ class Api:
                 yield answer
         except _CALL_FAILURES as error:
             self._unreachable(error)
+
+    def await_answer(self) -> None:
+        """Wait until the service answers anything; where that takes too long, the next call says that it does not."""
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            time.sleep(RECONNECT_S)
+            with suppress(*_CALL_FAILURES):
+                self._http.get("/healthz")
+                return
 
     def events(self, path: str, *, after: str | None = None, **query: Any) -> Iterator[ServerEvent]:
         """Server-sent events of one connection. Raises CutOff when it breaks, or cannot go on `after` just now."""

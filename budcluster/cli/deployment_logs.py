@@ -7,16 +7,13 @@ from uuid import UUID
 
 import typer
 
-from budcluster.cli.client import UNREACHABLE, Api, CutOff, ServerEvent, fail
+from budcluster.cli.client import PATIENCE_S, RECONNECT_S, UNREACHABLE, Api, CutOff, ServerEvent, fail
 from budcluster.cli.output import Json, age, print_json, print_table
 
 NameOrId = Annotated[str, typer.Argument(help="Name or id of the deployment.", metavar="DEPLOYMENT")]
 
-_RECONNECT_S: Final = 1.0
-_PATIENCE_S: Final = 300.0
-"""How long a service that went away is waited for."""
-_WAS_UP_S: Final = 5.0
-"""A connection that lasted so long was one."""
+_WAS_UP_S: Final = 15.0
+"""A connection that lasted so long was one, and no try to make one."""
 
 
 def logs(  # noqa: PLR0917 - typer makes an option of each
@@ -107,9 +104,9 @@ class _Following:
             if lost_at is None or now - began > _WAS_UP_S:
                 lost_at = now
                 _note(f"cut off ({reason}); it goes on when the service answers again")
-            if now - lost_at > _PATIENCE_S:
-                fail(f"{self._api.url} did not answer for {_PATIENCE_S:.0f} s ({reason}).", UNREACHABLE)
-            time.sleep(_RECONNECT_S)
+            if now - lost_at > PATIENCE_S:
+                fail(f"{self._api.url} did not answer for {PATIENCE_S:.0f} s ({reason}).", UNREACHABLE)
+            time.sleep(RECONNECT_S)
 
     def _show(self, event: ServerEvent) -> None:
         self._place = event.id or self._place

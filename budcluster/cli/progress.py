@@ -8,11 +8,10 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TaskProgressColumn, TextColumn
 
-from budcluster.cli.client import Api, CutOff, fail
+from budcluster.cli.client import RECONNECT_S, Api, CutOff, fail
 from budcluster.cli.output import ahead, out
 
 FINAL: Final = {"SUCCEEDED", "FAILED", "CANCELLED"}
-_RECONNECT_S: Final = 1.0
 _ESTIMATE_EVERY_S: Final = 2.0
 _SAY_EVERY_S: Final = 30.0
 """Between two lines that only say how far a step is."""
@@ -49,9 +48,9 @@ def _follow(api: Api, operation_id: str, shown: "_Lines") -> dict[str, Any]:
                 if event.type == "operation" and event.data["status"] in FINAL:
                     break
             else:
-                time.sleep(_RECONNECT_S)  # the server ended the stream early: ask again
+                time.sleep(RECONNECT_S)  # the server ended the stream early: ask again
         except CutOff:
-            time.sleep(_RECONNECT_S)
+            api.await_answer()
 
 
 class _Lines:

@@ -119,7 +119,7 @@ class OnboardingActivities:
 
         await self._journals.of(payload).run("inspect_cluster", act, gives=Nothing)
 
-    async def prepare_cluster(self, payload: OperationPayload, _: Execution) -> None:
+    async def prepare_cluster(self, payload: OnboardingPayload, _: Execution) -> None:
         """Run the playbook, and replace the uploaded credential by that of our own service account."""
 
         async def act(step: StepJournal) -> Nothing:
@@ -136,6 +136,8 @@ class OnboardingActivities:
                     payload.subject_id, operation=str(payload.operation_id), on_line=lines_to(step)
                 )
                 async with upload as door:
+                    # Asked again: a retry may come hours after the first look.
+                    await self._require_unclaimed(door.client, facts, take_over=payload.take_over)
                     own = await onboard.prepare(
                         door,
                         cluster_id=facts.id,
@@ -229,7 +231,10 @@ class OnboardingActivities:
                 raise ClusterNotFound(facts.id)
 
     async def _forget_upload(self, cluster_id: UUID) -> None:
-        facts = await self._facts(cluster_id)
+        try:
+            facts = await self._facts(cluster_id)
+        except ClusterNotFound:
+            return  # the upload went with it
         if facts.options.keep_upload:
             return
         mine = Credential.cluster_id == cluster_id, Credential.purpose == CredentialPurpose.ONBOARDING

@@ -98,7 +98,7 @@ class ClusterWork:
         if not force and options.changes_gpus_of(present) and (pods := await gpu_holders(session, cluster.id)):
             raise GpusInUse(pods)
         await self._claim_server(session, cluster, wanted.server)
-        payload = {**standing(cluster), CHOICES: dict(choices), "take_over": take_over}
+        payload = {**standing(cluster), CHOICES: dict(choices), "take_over": take_over, "force": force}
         operation = await self._request(session, cluster, "onboard_cluster", actor, payload=payload)
         await self._keep_upload(session, cluster, wanted)
         cluster.settings = options.as_settings()

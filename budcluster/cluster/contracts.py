@@ -8,6 +8,8 @@ class OnboardingPayload(OperationPayload):
 
     take_over: bool = False
     """Go on although another budcluster says that it manages the cluster."""
+    force: bool = False
+    """Whether GPUs may be taken from running pods."""
 
 
 class SharingPayload(OperationPayload):

@@ -107,6 +107,8 @@ class DeletionActivities:
         await self._journals.of(payload).run("leave_cluster", act, gives=Receipt)
 
     async def _remove_all(self, payload: OperationPayload, step: StepJournal, receipt: Receipt) -> None:
+        """`receipt` keeps what a try before this one removed."""
+        receipt.left = []
         try:
             opened = self._access.open(payload.subject_id, operation=str(payload.operation_id), on_line=lines_to(step))
             async with opened as door:

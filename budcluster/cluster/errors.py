@@ -138,13 +138,13 @@ class KubeconfigNotAccepted(Invalid):
 
 
 class GpusInUse(Conflict):
-    """Pods hold GPUs, and changing how GPUs are shared would break them; `pods` lists them. Stop them, or force it."""
+    """Pods hold GPUs, and changing how GPUs are shared would break them; `pods` names up to 50. Stop them, or force."""
 
     title = "GPUs are in use"
 
     def __init__(self, pods: list[str]) -> None:
         super().__init__(
-            f'{len(pods)} pods hold GPUs and would break; stop them first, or send "force": true.', pods=pods
+            f'{len(pods)} pods hold GPUs and would break; stop them first, or send "force": true.', pods=pods[:50]
         )
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from budcluster.cluster.addon_steps import AddonSteps, Work
-from budcluster.cluster.contracts import SharingPayload
+from budcluster.cluster.contracts import OnboardingPayload, SharingPayload
 from budcluster.durable.execution import Execution
 from budcluster.hardware import gpu_operator, hami, installer, sharing
 from budcluster.hardware.addons import Surroundings
@@ -25,10 +25,10 @@ class SharingActivities:
         self._operator = catalogue.gpu_operator
         self._hami = catalogue.hami
 
-    async def install_gpu_operator(self, payload: OperationPayload, _: Execution) -> None:
+    async def install_gpu_operator(self, payload: OnboardingPayload, _: Execution) -> None:
         """Drivers and plugins, where there are NVIDIA GPUs."""
         if await self._steps.has_nvidia(payload, "install_gpu_operator"):
-            work = self._bringing_operator(payload.subject_id, force=False, strict=False)
+            work = self._bringing_operator(payload.subject_id, force=payload.force, strict=False)
             await self._steps.install(payload, "install_gpu_operator", self._operator, work)
 
     async def align_gpu_operator(self, payload: SharingPayload, _: Execution) -> None:
@@ -37,9 +37,9 @@ class SharingActivities:
             work = self._bringing_operator(payload.subject_id, force=payload.force, strict=True)
             await self._steps.install(payload, "install_gpu_operator", self._operator, work, optional=False)
 
-    async def install_hami(self, payload: OperationPayload, _: Execution) -> None:
+    async def install_hami(self, payload: OnboardingPayload, _: Execution) -> None:
         """Shares of GPUs as the cluster's choice says; a cluster is taken into service without them, too."""
-        await self._share(payload, force=False, optional=True)
+        await self._share(payload, force=payload.force, optional=True)
 
     async def change_sharing(self, payload: SharingPayload, _: Execution) -> None:
         """The same for somebody who asked for just this: what cannot be done fails."""

@@ -54,7 +54,7 @@ def has_nvidia(node: Mapping[str, Any]) -> bool:
     return (
         VENDOR_ID in accelerator_vendors(labels)
         or labels.get(_PRESENT) == "true"
-        or any(name.startswith(_NVIDIA) for name in offered)
+        or any(name.startswith(_NVIDIA) and str(amount) != "0" for name, amount in offered.items())
     )
 
 

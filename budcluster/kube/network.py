@@ -9,6 +9,8 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 from urllib.request import getproxies, proxy_bypass
 
@@ -24,9 +26,14 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 _LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=5.0)
 
 
+_RESOLVERS: Final = ThreadPoolExecutor(32, thread_name_prefix="resolver")
+"""Of their own: a dead name server holds a thread for half a minute, and the loop's own few are for everybody."""
+
+
 async def resolve(host: str, port: int) -> Sequence[str]:
     """As this machine resolves names."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_RESOLVERS, ask)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 

@@ -58,7 +58,7 @@ def check_server(server: object, *, allow_local: bool) -> str:
 def is_local(address: Address) -> bool:
     """Whether this address is the machine itself, its own network segment, a metadata service, or no host at all."""
     if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or _nat64(address)
+        inner = _inner(address)
         if inner is not None and is_local(inner):
             return True
     return (
@@ -74,9 +74,14 @@ def is_local(address: Address) -> bool:
 
 def is_refused(address: Address, *, allow_local: bool) -> bool:
     """Whether a server must not be at this address. Metadata services never are one."""
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return is_refused(address.ipv4_mapped, allow_local=allow_local)
+    if isinstance(address, ipaddress.IPv6Address) and (inner := _inner(address)) is not None:
+        return is_refused(inner, allow_local=allow_local) or (is_local(address) and not allow_local)
     return address in _METADATA_ADDRESSES or (is_local(address) and not allow_local)
+
+
+def _inner(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that packets to this one go on to."""
+    return address.ipv4_mapped or address.sixtofour or _nat64(address)
 
 
 def checked_name(name: object) -> str | None:

@@ -96,7 +96,7 @@ class HealthChecks:
                 async with self._database.reading() as session:
                     stored, addons = await _stored(session, cluster_id)
                 kubeconfig = await self._access.kubeconfig(cluster_id, operation="health")
-            async with asyncio.timeout(self._deadline_s), ClusterClient(kubeconfig) as client:
+            async with asyncio.timeout(self._deadline_s), self._access.connect(kubeconfig) as client:
                 version = await client.read("/version")
                 return replace(
                     stored,

@@ -23,8 +23,8 @@ _TOTAL, _FREE = (f"sum(max by (instance) (node_memory_{part}_bytes))" for part i
 QUERIES: Final[Mapping[str, str]] = {
     "cpu_cores": f"sum(max by (instance, cpu, mode) (rate({_BUSY}[5m])))",
     "memory_bytes": f"{_TOTAL} - {_FREE}",
-    "gpus": "sum(DCGM_FI_DEV_GPU_UTIL) / 100",
-    "gpu_memory_mib": "sum(DCGM_FI_DEV_FB_USED)",
+    "gpus": "sum(max by (UUID) (DCGM_FI_DEV_GPU_UTIL)) / 100",
+    "gpu_memory_mib": "sum(max by (UUID, GPU_I_ID) (DCGM_FI_DEV_FB_USED))",
 }
 """PromQL for any Prometheus that scrapes node-exporter, and the DCGM exporter 4 (MiB)."""
 

@@ -103,6 +103,7 @@ def test_nodes_that_cannot_offer_shares_are_left_out_with_the_reason_and_not_wai
 
 def test_a_register_of_former_times_does_not_count_where_nothing_is_offered() -> None:
     stale = gpu_node("a")
+    stale["metadata"]["labels"]["nvidia.com/gpu.present"] = "true"
     stale["status"]["allocatable"] = {"nvidia.com/gpu": "0"}
     assert hami.registration([stale], []).waiting == ("a",)
 

@@ -77,8 +77,9 @@ async def clean_up(door: Door) -> list[str]:
     """
     try:
         found = await door.client.get(NAMESPACES, SYSTEM_NAMESPACE)
-        if OWNED.items() <= (found["metadata"].get("labels") or {}).items():
-            await door.client.delete(NAMESPACES, SYSTEM_NAMESPACE)
+        if not OWNED.items() <= (found["metadata"].get("labels") or {}).items():
+            return [f"namespace {SYSTEM_NAMESPACE}, which does not bear the label that marks it as ours"]
+        await door.client.delete(NAMESPACES, SYSTEM_NAMESPACE)
     except NotFound:
         return []
     except Forbidden as error:
