@@ -108,16 +108,21 @@ def broken(
 ) -> list[Broken]:
     """Containers that crash again and again, or whose image does not exist; or cannot be pulled just now, if asked.
 
-    `told` is what events say of a pod's images, by its name.
+    Pods that are being deleted are on their way to be replaced, and do not count. `told` is
+    what events say of a pod's images, by its name.
     """
     found = []
-    for pod in pods:
+    for pod in _current(pods):
         for container in _containers(pod):
             by_events = (told or {}).get(str(pod["metadata"]["name"]), "")
             if reason := _hopeless(container, by_events, or_pulling=or_pulling):
                 name, image = str(container.get("name")), str(container.get("image", ""))
                 found.append(Broken(str(pod["metadata"]["name"]), name, reason, image, _waits_for_image(container)))
     return found
+
+
+def _current(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
 
 
 def _containers(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:

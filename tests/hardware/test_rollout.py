@@ -63,6 +63,12 @@ def test_that_an_image_does_not_exist_may_stand_in_the_events_alone() -> None:
     assert not broken([waiting], told={"worker-a": said.replace("kube-scheduler", "another")})
 
 
+def test_a_pod_that_is_being_deleted_is_not_judged() -> None:
+    ending = pod(reason="CrashLoopBackOff", restarts=9)
+    ending["metadata"]["deletionTimestamp"] = "2026-11-23T10:00:00Z"
+    assert not broken([ending])
+
+
 async def test_events_are_read_for_the_image_of_an_init_container_too() -> None:
     waiting = pod(reason="ImagePullBackOff", message="Back-off pulling image")
     waiting["status"] = {"initContainerStatuses": waiting["status"]["containerStatuses"]}
