@@ -18,7 +18,7 @@ from budcluster.cluster.errors import (
     GpusInUse,
     KubeconfigNotAccepted,
 )
-from budcluster.cluster.followers import CHOICES, record, standing
+from budcluster.cluster.followers import CHOICES, OPTIONS_BEFORE, record, standing
 from budcluster.cluster.gpu_holders import gpu_holders
 from budcluster.cluster.lifecycle import move
 from budcluster.cluster.models import Cluster, ClusterStatus
@@ -121,7 +121,12 @@ class ClusterWork:
     ) -> tuple[Cluster, Operation]:
         """Ask for another way of handing out GPUs. Raises ClusterNotFound, ClusterNotReady, OperationBusy."""
         cluster = await self._ready(session, cluster_id)
-        operation = await self._request(session, cluster, "share_gpus", actor, payload={"force": force})
+        payload = {
+            "force": force,
+            CHOICES: options.model_dump(mode="json", include={"gpu_sharing", "replicas_per_gpu"}),
+            OPTIONS_BEFORE: ClusterOptions.of(cluster).as_settings(),
+        }
+        operation = await self._request(session, cluster, "share_gpus", actor, payload=payload)
         cluster.settings = options.as_settings()
         await session.flush()
         await record(session, actor, "cluster.sharing_requested", cluster, facts={"mode": options.gpu_sharing})

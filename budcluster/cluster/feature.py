@@ -12,7 +12,7 @@ from budcluster.cluster.addon_steps import AddonSteps
 from budcluster.cluster.adoption import ClusterWork
 from budcluster.cluster.deletion import DeletionActivities
 from budcluster.cluster.errors import AddonsNotManaged, ClusterNotFound, GpusInUse
-from budcluster.cluster.followers import DeletionFollower, OnboardingFollower
+from budcluster.cluster.followers import DeletionFollower, OnboardingFollower, SharingFollower
 from budcluster.cluster.gpu_holders import gpu_holders
 from budcluster.cluster.models import Cluster
 from budcluster.cluster.options import ClusterOptions
@@ -69,6 +69,7 @@ def cluster_feature(
         ],
         followers={
             "onboard_cluster": OnboardingFollower(clock),
+            "share_gpus": SharingFollower(),
             "delete_cluster": DeletionFollower(clock),
         },
     )

@@ -19,9 +19,9 @@ log = structlog.get_logger(__name__)
 WAS_READY: Final = "was_ready"
 """In the payload of an onboarding: the cluster was in service when it was asked for."""
 CHOICES: Final = "choices"
-"""In the payload of an onboarding: the options that were named."""
+"""In the payload of an onboarding, or of a change of sharing: the options that were named."""
 OPTIONS_BEFORE: Final = "options_before"
-"""In the payload of an onboarding: the options as they were, for one that comes to nothing."""
+"""In the payload of both: the options as they were, for one that comes to nothing."""
 _LOOKING_ONLY: Final = ("check_access", "inspect_cluster")
 """Steps of onboarding that change nothing, neither in the cluster nor in the credential that is used."""
 
@@ -78,6 +78,25 @@ class OnboardingFollower:
         if cluster.status is not ClusterStatus.PROVISIONING:
             move(cluster, ClusterStatus.PROVISIONING)
             cluster.error = None
+
+
+class SharingFollower:
+    """Keeps a cluster's options in step with how its GPUs are handed out: later work must not do what was refused."""
+
+    async def finished(self, session: WriteSession, operation: Operation) -> None:
+        """The options from before, unless it succeeded."""
+        cluster = await session.get(Cluster, operation.subject_id, with_for_update=True)
+        if cluster is not None and operation.status is not OperationStatus.SUCCEEDED:
+            cluster.settings = operation.payload.get(OPTIONS_BEFORE, cluster.settings)
+
+    async def reopened(self, session: WriteSession, operation: Operation) -> None:
+        """The options that were asked for."""
+        cluster = await session.get(Cluster, operation.subject_id, with_for_update=True)
+        if cluster is None:
+            raise ClusterNotFound(operation.subject_id)
+        present = ClusterOptions.of(cluster)
+        operation.payload = {**operation.payload, OPTIONS_BEFORE: present.as_settings()}
+        cluster.settings = present.changed(operation.payload.get(CHOICES, {})).as_settings()
 
 
 class DeletionFollower:

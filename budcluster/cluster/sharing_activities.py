@@ -93,7 +93,7 @@ class SharingActivities:
 
         async def instead(door: Door, about: Surroundings, error: Exception) -> str:
             if isinstance(error, SharingRefused):
-                return ""
+                return await self.put_back(cluster_id, door, about)
             return await self._hand_out_whole(cluster_id, door, about, force=force)
 
         if await self._steps.has_nvidia(payload, "install_hami"):
@@ -137,6 +137,21 @@ class SharingActivities:
             if node := await hami.still_offering(door.client):
                 return f"GPUs are handed out by something else, on {node} for one."
             await self._bring_operator(cluster_id, door, replace(about, sharing=Sharing.NONE, plugin=True))
+        return choice.said
+
+    async def put_back(self, cluster_id: UUID, door: Door, about: Surroundings) -> str:
+        """Switch our operator's plugin on where it made room for a HAMi that was refused then: GPUs go out whole.
+
+        Pods that were given GPUs meanwhile lose nothing by that. Nothing is done where anybody else offers GPUs.
+        """
+        seen = await self._look(door)
+        choice = sharing.choose(Sharing.NONE, seen, force=True)
+        is_idle = seen.hami is None and seen.operator is AddonOwner.OURS and not seen.operator_serves
+        if not is_idle or choice.refused or choice.server is not Server.OPERATOR:
+            return ""
+        if await hami.still_offering(door.client):
+            return ""
+        await self._bring_operator(cluster_id, door, replace(about, sharing=Sharing.NONE, plugin=True))
         return choice.said
 
     async def _remove_hami(self, cluster_id: UUID, door: Door) -> None:

@@ -13,7 +13,7 @@ from budcluster.hardware.hami_annotations import REGISTER
 from budcluster.hardware.models import AddonName
 from budcluster.hardware.nvidia import RESOURCE
 from budcluster.hardware.readiness import is_ready
-from budcluster.hardware.survey import has_nvidia, nvidia_nodes
+from budcluster.hardware.survey import has_nvidia, nvidia_nodes, pause_after
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.door import Door
 from budcluster.kube.resources import NODES, PODS
@@ -25,7 +25,6 @@ NODE_VALUE: Final = "on"
 MARK: Final = "budcluster.io/hami"
 """Label of the nodes that our HAMi manages; `playbooks/install_hami.yml` sets it and takes back what bears it."""
 _PLUGINS: Final = "app.kubernetes.io/component=hami-device-plugin"
-_POLL_S: Final = 1.0
 _RELEASE_S: Final = 45.0
 """Kubelet reports a plugin that went away at its next status, which it sends every ten seconds."""
 _PLAYBOOK_S: Final = 300.0
@@ -104,15 +103,17 @@ async def unmark_nodes(door: Door) -> bool:
 
 async def still_offering(client: ClusterClient) -> str | None:
     """Wait until no ready node offers nvidia.com/gpu; one that does all the same, after a while. Raises KubeError."""
-    deadline = asyncio.get_running_loop().time() + _RELEASE_S
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + _RELEASE_S
     while True:
+        began = clock()
         nodes = [node for node in await nvidia_nodes(client) if is_ready(node)]
         offering = [str(node["metadata"]["name"]) for node in nodes if _offered(node)]
         if not offering:
             return None
-        if asyncio.get_running_loop().time() >= deadline:
+        if clock() >= deadline:
             return offering[0]
-        await asyncio.sleep(_POLL_S)
+        await asyncio.sleep(pause_after(clock() - began))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +133,15 @@ async def wait_until_registered(
 
     Raises SharesMissing when there is none in the end that does, and KubeError.
     """
-    deadline = asyncio.get_running_loop().time() + timeout_s
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + timeout_s
     while True:
+        began = clock()
         found = registration(await nvidia_nodes(client), await _plugins(client))
         on_progress(len(found.done), len(found.done) + len(found.waiting))
-        is_late = asyncio.get_running_loop().time() >= deadline
-        if not found.waiting or is_late:
+        if not found.waiting or clock() >= deadline:
             break
-        await asyncio.sleep(_POLL_S)
+        await asyncio.sleep(pause_after(clock() - began))
     late = tuple(f"{name}: no GPU was registered within {timeout_s:.0f} s" for name in found.waiting)
     found = Registration(found.done, (), (*found.left_out, *late))
     if not found.done:

@@ -1,28 +1,23 @@
 """Namespaces that the service makes for add-ons, and takes away again when nothing of others is in them."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.errors import NotFound
 from budcluster.kube.ownership import OWNED
-from budcluster.kube.resources import (
-    CLAIMS,
-    DAEMON_SETS,
-    DEPLOYMENTS,
-    NAMESPACES,
-    PODS,
-    SECRETS,
-    SERVICES,
-    STATEFUL_SETS,
-    Resource,
-)
+from budcluster.kube.resources import CLAIMS, NAMESPACES, Resource
 
-_CONFIG_MAPS: Final = Resource("", "v1", "configmaps")
-_CONTENTS: Final = (DEPLOYMENTS, DAEMON_SETS, STATEFUL_SETS, PODS, SERVICES, CLAIMS, SECRETS, _CONFIG_MAPS)
-_EVERYWHERE: Final = frozenset({"kube-root-ca.crt", "openshift-service-ca.crt", "istio-ca-root-cert"})
-"""ConfigMaps that controllers put into every namespace."""
+_EVERYWHERE: Final = {
+    "configmaps": frozenset({"kube-root-ca.crt", "openshift-service-ca.crt", "istio-ca-root-cert"}),
+    "serviceaccounts": frozenset({"default"}),
+}
+"""What controllers put into every namespace."""
+_FLEETING: Final = frozenset({"events", "leases", "nodefeatures"})
+"""Kinds that programs write about themselves; whoever needs them has a pod there, too."""
+_ADMISSION: Final = "kps-kube-prometheus-stack-admission"
+"""The certificate that a Job of the monitoring chart makes, without labels."""
 _PATIENCE_S: Final = 60.0
 _POLL_S: Final = 1.0
 
@@ -40,9 +35,10 @@ async def ensure_namespace(client: ClusterClient, name: str, *, privileged: bool
 async def remove_namespace(client: ClusterClient, name: str, *, release: str) -> str | None:
     """Remove a namespace that bears our label once it is empty; why it is left, or None when it is gone or not ours.
 
-    What the uninstalled release left there, by its name, does not count. Its pods may take a while to end. Raises
-    KubeError.
+    What the uninstalled release left there, by its label, does not count, unless it is a volume claim: those hold
+    data. Its pods may take a while to end. Raises KubeError.
     """
+    kinds: list[Resource] = []
     deadline = asyncio.get_running_loop().time() + _PATIENCE_S
     while True:
         try:
@@ -53,7 +49,8 @@ async def remove_namespace(client: ClusterClient, name: str, *, release: str) ->
             return None
         content = None
         if not namespace["metadata"].get("deletionTimestamp"):
-            content = await _content(client, name, release=release)
+            kinds = kinds or await _namespaced(client)
+            content = await _content(client, name, kinds, release=release)
             if content is None:
                 await client.delete(NAMESPACES, name)
         if asyncio.get_running_loop().time() >= deadline:
@@ -67,16 +64,42 @@ def is_ours(namespace: Mapping[str, Any]) -> bool:
     return OWNED.items() <= labels.items()
 
 
-async def _content(client: ClusterClient, name: str, *, release: str) -> str | None:
-    for kind in _CONTENTS:
+async def _namespaced(client: ClusterClient) -> list[Resource]:
+    """Every kind that can be listed in a namespace; one that cannot be looked for may be there. Raises KubeError."""
+    groups = (await client.read("/apis")).get("groups") or ()
+    places = [("", "v1", "/api/v1")]
+    for group in groups:
+        version = group["preferredVersion"]["version"]
+        places.append((group["name"], version, f"/apis/{group['name']}/{version}"))
+    return [
+        Resource(group, version, kind["name"])
+        for group, version, path in places
+        for kind in (await client.read(path)).get("resources") or ()
+        if kind.get("namespaced") and "list" in kind.get("verbs", ()) and "/" not in kind["name"]
+    ]
+
+
+async def _content(client: ClusterClient, name: str, kinds: Iterable[Resource], *, release: str) -> str | None:
+    for kind in kinds:
+        if kind.plural in _FLEETING:
+            continue
         async for page in client.list_pages(kind, namespace=name):
             for item in page["items"]:
-                if not _is_residue(item, release=release):
-                    return f"{kind.plural[:-1]} {item['metadata']['name']}"
+                if not _is_residue(kind, item, release=release):
+                    return f"{kind.plural} {item['metadata']['name']}"
     return None
 
 
-def _is_residue(item: Mapping[str, Any], *, release: str) -> bool:
-    name = str(item["metadata"]["name"])
-    by_itself = name in _EVERYWHERE or item.get("type") == "kubernetes.io/service-account-token"
-    return by_itself or name == release or name.startswith(f"{release}-")
+def _is_residue(kind: Resource, item: Mapping[str, Any], *, release: str) -> bool:
+    if kind == CLAIMS:
+        return False
+    metadata = item["metadata"]
+    name, labels = str(metadata["name"]), metadata.get("labels") or {}
+    if labels.get("app.kubernetes.io/instance") == release or name in _EVERYWHERE.get(kind.plural, ()):
+        return True
+    if kind.plural != "secrets":
+        return False
+    of_account = (metadata.get("annotations") or {}).get("kubernetes.io/service-account.name")
+    is_token = item.get("type") == "kubernetes.io/service-account-token" and of_account == "default"
+    is_record = item.get("type") == "helm.sh/release.v1" and labels.get("name") == release
+    return is_token or is_record or name == _ADMISSION

@@ -12,12 +12,11 @@ from budcluster.hardware.models import AddonName
 from budcluster.hardware.reader import DETECTED
 from budcluster.hardware.readiness import is_ready
 from budcluster.hardware.rollout import broken
-from budcluster.hardware.survey import NODE_FEATURES
+from budcluster.hardware.survey import NODE_FEATURES, pause_after
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.errors import Forbidden, NotFound
 from budcluster.kube.resources import DAEMON_SETS, NODES, PODS, Resource
 
-_POLL_S: Final = 1.0
 _WORKERS: Final = "role=worker,app.kubernetes.io/name=node-feature-discovery"
 _REPORTER: Final = "nfd.node.kubernetes.io/worker.pod.uid"
 """On a NodeFeature: the pod that last completed discovery (NFD 0.19 and newer)."""
@@ -86,8 +85,7 @@ async def wait_until_detected(
         on_progress(len(detection.covered), expected)
         if detection.is_complete or clock() >= deadline:
             return detection
-        # Thousands of nodes are long lists: look less often there.
-        await asyncio.sleep(max(_POLL_S, 2 * (clock() - began)))
+        await asyncio.sleep(pause_after(clock() - began))
 
 
 async def _look(client: ClusterClient) -> Detection:

@@ -108,17 +108,26 @@ def broken(
 ) -> list[Broken]:
     """Containers that crash again and again, or whose image does not exist; or cannot be pulled just now, if asked.
 
-    `told` is what events say of a pod's images, by its name.
+    Pods that are being deleted are on their way to be replaced, and do not count. `told` is
+    what events say of a pod's images, by its name.
     """
     found = []
-    for pod in pods:
-        status = pod.get("status") or {}
-        for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+    for pod in _current(pods):
+        for container in _containers(pod):
             by_events = (told or {}).get(str(pod["metadata"]["name"]), "")
             if reason := _hopeless(container, by_events, or_pulling=or_pulling):
                 name, image = str(container.get("name")), str(container.get("image", ""))
                 found.append(Broken(str(pod["metadata"]["name"]), name, reason, image, _waits_for_image(container)))
     return found
+
+
+def _current(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+
+
+def _containers(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    status = pod.get("status") or {}
+    return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
 
 
 def _waits_for_image(container: Mapping[str, Any]) -> bool:
@@ -151,7 +160,7 @@ async def _pull_errors(client: ClusterClient, namespace: str, pods: Iterable[Map
     """What events say of images that cannot be pulled: most of the time a pod itself says no more than that."""
     told = {}
     for pod in pods:
-        if any(_waits_for_image(container) for container in (pod.get("status") or {}).get("containerStatuses") or ()):
+        if any(_waits_for_image(container) for container in _containers(pod)):
             name = str(pod["metadata"]["name"])
             pages = client.list_pages(EVENTS, namespace=namespace, field_selector=f"involvedObject.name={name}")
             events = [event async for page in pages for event in page["items"]]

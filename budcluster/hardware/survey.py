@@ -19,6 +19,7 @@ NODE_FEATURES: Final = Resource("nfd.k8s-sigs.io", "v1alpha1", "nodefeatures")
 _TURN: Final = 50
 """Objects handled before other tasks get their turn: a few milliseconds."""
 LIVE_PODS: Final = "status.phase!=Succeeded,status.phase!=Failed"
+_POLL_S: Final = 1.0
 _NVIDIA: Final = "nvidia.com/"
 _PRESENT: Final = "nvidia.com/gpu.present"
 
@@ -72,6 +73,11 @@ def holds_nvidia(pod: Mapping[str, Any]) -> bool:
     """Whether a pod has a node and asked it for an NVIDIA resource."""
     asked = read_pod(pod).resources if (pod.get("spec") or {}).get("nodeName") else {}
     return any(name.startswith(_NVIDIA) and amount > 0 for name, amount in asked.items())
+
+
+def pause_after(look_s: float) -> float:
+    """Seconds until the next look at nodes: thousands of them are long lists, to be read less often."""
+    return max(_POLL_S, 2 * look_s)
 
 
 async def _each(

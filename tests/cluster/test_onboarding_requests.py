@@ -207,6 +207,26 @@ async def test_choices_of_an_onboarding_that_came_to_nothing_are_taken_back_and_
     assert not await manages_addons()
 
 
+@pytest.mark.parametrize("status", [OperationStatus.FAILED, OperationStatus.CANCELLED])
+async def test_a_sharing_that_was_not_carried_out_is_taken_back_and_returns_with_its_retry(
+    client: httpx.AsyncClient, service: Service, status: OperationStatus
+) -> None:
+    cluster_id = await in_service(client, service, settings={"gpu_sharing": "time-slicing", "replicas_per_gpu": 8})
+    answer = await client.post(f"/clusters/{cluster_id}/install-hami", json={"mode": "none"})
+    assert answer.status_code == 202, answer.text
+
+    async def sharing() -> str:
+        return str((await client.get(f"/clusters/{cluster_id}")).json()["settings"]["gpu_sharing"])
+
+    assert await sharing() == "none"
+    await ended(service, cluster_id, status, begun="install_gpu_operator")
+    assert await sharing() == "time-slicing"
+    assert (await client.post(f"/operations/{answer.json()['operation_id']}/retry")).status_code == 202
+    assert await sharing() == "none"
+    await ended(service, cluster_id, OperationStatus.SUCCEEDED, begun="read_hardware")
+    assert await sharing() == "none"
+
+
 async def test_choices_of_a_first_onboarding_outlive_its_failure(client: httpx.AsyncClient, service: Service) -> None:
     cluster_id = await register(client)
     await onboard(client, cluster_id, make_document(), gpu_sharing="none")

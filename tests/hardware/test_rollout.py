@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
+from budcluster.config import AddonSettings
 from budcluster.hardware import hami, nfd
 from budcluster.hardware.hami_annotations import REGISTER
 from budcluster.hardware.reader import DETECTED
-from budcluster.hardware.rollout import broken, is_up
+from budcluster.hardware.rollout import NotUp, broken, is_up, wait_until_up
+from budcluster.hardware.survey import pause_after
+from tests.hardware.clients import Shelf
 
 
 def pod(on: str = "a", *, restarts: int = 0, reason: str = "", message: str = "", uid: str = "1") -> dict[str, Any]:
@@ -58,6 +61,22 @@ def test_that_an_image_does_not_exist_may_stand_in_the_events_alone() -> None:
     said = 'Failed to pull image "registry.k8s.io/kube-scheduler:v1.36.9": code = NotFound desc = not found'
     assert "no image" in str(broken([waiting], told={"worker-a": said})[0])
     assert not broken([waiting], told={"worker-a": said.replace("kube-scheduler", "another")})
+
+
+def test_a_pod_that_is_being_deleted_is_not_judged() -> None:
+    ending = pod(reason="CrashLoopBackOff", restarts=9)
+    ending["metadata"]["deletionTimestamp"] = "2026-11-23T10:00:00Z"
+    assert not broken([ending])
+
+
+async def test_events_are_read_for_the_image_of_an_init_container_too() -> None:
+    waiting = pod(reason="ImagePullBackOff", message="Back-off pulling image")
+    waiting["status"] = {"initContainerStatuses": waiting["status"]["containerStatuses"]}
+    said = 'Failed to pull image "registry.k8s.io/kube-scheduler:v1.36.9": code = NotFound desc = not found'
+    late = {"metadata": {"name": "worker"}}
+    shelf = Shelf(events=[{"reason": "Failed", "message": said}], deployments=[late], pods=[waiting])
+    with pytest.raises(NotUp, match="there is no image"):
+        await wait_until_up(shelf.client, nfd.addon(AddonSettings()), timeout_s=10)
 
 
 def test_an_image_that_cannot_be_pulled_for_long_counts_as_broken_too() -> None:
@@ -144,3 +163,8 @@ def test_a_worker_that_crashes_is_not_waited_for() -> None:
     found = nfd.judge(nodes=[node("a")], workers=[pod("a", reason="CrashLoopBackOff", restarts=9)])
     assert found.is_complete
     assert "crashes" in found.not_covered[0]
+
+
+@pytest.mark.parametrize(("look_s", "pause_s"), [(0.1, 1.0), (4.0, 8.0)])
+def test_nodes_whose_list_takes_long_are_looked_at_less_often(look_s: float, pause_s: float) -> None:
+    assert pause_after(look_s) == pause_s
