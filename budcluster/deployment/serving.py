@@ -16,6 +16,7 @@ from budcluster.deployment.records import DeploymentFacts, Records, endpoints_of
 from budcluster.deployment.rollout import Lookout, Sight, Target, is_final
 from budcluster.durable.errors import NonRetryableError
 from budcluster.durable.execution import Execution
+from budcluster.kit.cancellation import raise_if_cancelled
 from budcluster.kit.clock import Clock
 from budcluster.kube.diagnosis import Finding
 from budcluster.kube.door import Door
@@ -141,6 +142,7 @@ class ServingActivities:
         deadline, sight = loop.time() + left_s, None
         try:
             while True:
+                raise_if_cancelled()
                 pause_s = _OUTAGE_PAUSE_S
                 try:
                     sight = await lookout.look()
@@ -180,7 +182,9 @@ class ServingActivities:
 
 async def _rung(bell: asyncio.Event, pause_s: float) -> None:
     try:
-        await asyncio.wait_for(bell.wait(), pause_s)
+        # Not wait_for: in Python 3.11 that loses a cancellation which comes together with the bell.
+        async with asyncio.timeout(pause_s):
+            await bell.wait()
     except TimeoutError:
         return
     await asyncio.sleep(_SETTLE_S)
