@@ -119,6 +119,13 @@ class ReleaseActivities:
                 async with self._access.open(facts.cluster_id, operation=str(payload.operation_id)) as door:
                     await remove_secrets(door, facts)
 
+    async def restore_secrets(self, payload: ReleasePayload, _: Execution) -> None:
+        """Bring the secrets from before back: the pods that run read them when they start anew."""
+        async with self._journals.of(payload).undoing("write_secrets"):
+            facts = await self._records.facts(payload.subject_id)
+            if not facts.is_being_deleted:
+                await self._bring_secrets(payload, payload.previous_revision)
+
     async def install_release(self, payload: ReleasePayload, _: Execution) -> None:
         """Bring the release to the revision; the pods are waited for afterwards."""
 
