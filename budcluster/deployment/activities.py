@@ -210,7 +210,8 @@ class ReleaseActivities:
             async with opened as door, self._locks.hold(facts.cluster_id, facts.namespace, facts.release):
                 wanted = release_of(facts.release, facts.namespace, values)
                 timeout_s = self._settings.helm_timeout_s
-                await take_over(door.client, facts.namespace, facts.release)
+                scales = payload.revision == payload.previous_revision
+                await take_over(door.client, facts.namespace, facts.release, spares_pods=scales)
                 done = await door.helm.ensure(wanted, timeout_s=timeout_s, wait=False, repair=occasion)
         step.percent(99, detail=f"Helm revision {done.number}")
 
