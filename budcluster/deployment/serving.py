@@ -12,8 +12,10 @@ from pydantic import BaseModel
 from budcluster.cluster.access import ClusterAccess
 from budcluster.cluster.verdicts import verdicts
 from budcluster.deployment.contracts import ReleasePayload
+from budcluster.deployment.leftovers import remove_secrets
 from budcluster.deployment.records import DeploymentFacts, Records, endpoints_of
 from budcluster.deployment.rollout import Lookout, Sight, Target, is_final
+from budcluster.deployment.values import secrets_in
 from budcluster.durable.errors import NonRetryableError
 from budcluster.durable.execution import Execution
 from budcluster.kit.cancellation import raise_if_cancelled
@@ -127,6 +129,7 @@ class ServingActivities:
                 revision = await self._records.revision(facts.id, payload.revision, replicas=payload.replicas)
                 async with self._access.open(facts.cluster_id, operation=str(payload.operation_id)) as door:
                     model = await _ask_until_answered(door, facts, step)
+                    await remove_secrets(door, facts, used=secrets_in(revision.values))
                 endpoints = endpoints_of(facts.release, facts.namespace, revision.values)
                 await self._records.served(facts.id, payload.revision, endpoints=endpoints)
             return Served(model=model)

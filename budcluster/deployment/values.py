@@ -261,6 +261,11 @@ def resource_in(values: Mapping[str, Any]) -> str | None:
     return next((name for name in limits if name not in {"nvidia.com/gpumem", "nvidia.com/gpucores"}), None)
 
 
+def secrets_in(values: Mapping[str, Any]) -> set[str]:
+    """Names of the Secrets that the pods of these values use."""
+    return {*(one["secret"] for one in values["secretEnv"]), *values["image"]["pullSecrets"]}
+
+
 def surges(values: Mapping[str, Any]) -> bool:
     """Whether a new copy comes up before an old one goes."""
     return bool(values["strategy"].get("maxSurge"))
