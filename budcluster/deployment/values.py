@@ -40,6 +40,12 @@ _TAINTS: Final = {
     Hardware.HABANA: ("habana.ai/gaudi",),
 }
 
+_BESIDE_PODS: Final = {
+    "replicas", "strategy", "progressDeadlineSeconds",
+    "podDisruptionBudget", "podMonitor", "networkPolicy", "ingress",
+}  # fmt: skip
+"""Values that are no part of the pod template."""
+
 
 class CacheMode(StrEnum):
     """Where model files stay between starts."""
@@ -246,6 +252,15 @@ def never_smaller(values: dict[str, Any], earlier: Iterable[Mapping[str, Any]]) 
     sizes = [one["cache"]["size"] for one in earlier if one["cache"]["mode"] == CacheMode.PVC.value]
     largest = max((*sizes, values["cache"]["size"]), key=lambda size: int(size.removesuffix("Gi")))
     return {**values, "cache": {**values["cache"], "size": largest}}
+
+
+def in_their_places(values: dict[str, Any], present: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with the places of the present ones where nothing else of the pods changes: none starts anew."""
+    kept = {**values, "nodeAffinity": present["nodeAffinity"], "spread": present["spread"]}
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    is_same = values["nodeAffinity"].get(required) == present["nodeAffinity"].get(required)
+    changed = {name for name in kept if kept[name] != present.get(name)}
+    return kept if is_same and changed <= _BESIDE_PODS else values
 
 
 def image_shown(values: Mapping[str, Any]) -> str:
