@@ -119,6 +119,13 @@ class ReleaseActivities:
                 async with self._access.open(facts.cluster_id, operation=str(payload.operation_id)) as door:
                     await remove_secrets(door, facts)
 
+    async def restore_secrets(self, payload: ReleasePayload, _: Execution) -> None:
+        """Bring the secrets from before back: the pods that run read them when they start anew."""
+        async with self._journals.of(payload).undoing("write_secrets"):
+            facts = await self._records.facts(payload.subject_id)
+            if not facts.is_being_deleted:
+                await self._bring_secrets(payload, payload.previous_revision)
+
     async def install_release(self, payload: ReleasePayload, _: Execution) -> None:
         """Bring the release to the revision; the pods are waited for afterwards."""
 
@@ -203,7 +210,8 @@ class ReleaseActivities:
             async with opened as door, self._locks.hold(facts.cluster_id, facts.namespace, facts.release):
                 wanted = release_of(facts.release, facts.namespace, values)
                 timeout_s = self._settings.helm_timeout_s
-                await take_over(door.client, facts.namespace, facts.release)
+                scales = payload.revision == payload.previous_revision
+                await take_over(door.client, facts.namespace, facts.release, spares_pods=scales)
                 done = await door.helm.ensure(wanted, timeout_s=timeout_s, wait=False, repair=occasion)
         step.percent(99, detail=f"Helm revision {done.number}")
 

@@ -36,7 +36,7 @@ from budcluster.deployment.planning import (
     values_of,
 )
 from budcluster.deployment.succession import Chances, chances_of, choose_rollout, is_no_larger
-from budcluster.deployment.values import Rollout, surges
+from budcluster.deployment.values import Rollout, in_their_places, surges
 from budcluster.kit.database import ReadSession
 
 _ENV_PURPOSES: Final = frozenset({CredentialPurpose.HUGGING_FACE, CredentialPurpose.AWS, CredentialPurpose.AZURE})
@@ -164,7 +164,8 @@ class Admission:
             chances=_chances(seen, demand, old, fit),
             exclusive_cache=holds_one_node(wanted.config),
         )
-        return self._decision(wanted, seen.site, fit, rollout)
+        decision = self._decision(wanted, seen.site, fit, rollout)
+        return replace(decision, values=in_their_places(decision.values, present))
 
     async def fit_of(
         self, session: ReadSession, cluster: Cluster, row: Deployment, revision: DeploymentRevision, *, replicas: int

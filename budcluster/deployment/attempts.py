@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from budcluster.credentials.envelope import Owner
@@ -131,7 +131,9 @@ class Attempts:
         mine = attempt.deployment_id == deployment_id
         latest = select(attempt.id).where(mine).order_by(attempt.kept_at.desc()).limit(KEPT_ATTEMPTS)
         async with self._database.writing() as session:
-            if await session.scalar(select(exists().where(Deployment.id == deployment_id))):
+            # Held until the commit, so that it cannot go between the look and the insert.
+            row_of = select(Deployment.id).where(Deployment.id == deployment_id)
+            if await session.scalar(row_of.with_for_update(read=True, key_share=True)):
                 await session.execute(insert(attempt).values(row).on_conflict_do_nothing())
                 await session.execute(delete(attempt).where(mine, attempt.id.not_in(latest)))
 

@@ -1,7 +1,7 @@
 """What a cluster has room for: its hardware as last seen, and the deployments that were accepted since."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 from uuid import UUID
@@ -21,7 +21,7 @@ from budcluster.deployment.planning import Site, demand_of
 from budcluster.deployment.processors import Asked, check_processors
 from budcluster.deployment.rooms import Room, rooms_of
 from budcluster.deployment.values import resource_in, surges
-from budcluster.hardware.inventory import freshness, profile, totals
+from budcluster.hardware.inventory import freshness, read_nodes, totals
 from budcluster.hardware.models import AddonName, AddonState, ClusterAddon, InventoryGpuPod, InventoryNode
 from budcluster.hardware.pods import PodRequest, by_node, read_pod
 from budcluster.hardware.profile import HardwareProfile, NodeProfile
@@ -58,7 +58,7 @@ class Seen:
     raw: Mapping[str, InventoryNode] = field(default_factory=dict)
     """The nodes on which they stand, as they were read."""
     pods: Mapping[str, Sequence[PodRequest]] = field(default_factory=dict)
-    """All pods with GPUs of those nodes."""
+    """All pods with GPUs, by node."""
 
     def rooms(self, *, without: Collection[tuple[str, str]] = ()) -> list[Room]:
         """The rooms, as if these pods were gone."""
@@ -208,7 +208,8 @@ def _is_met(demand: Demand, copy: Standing, rooms: Sequence[Room]) -> bool:
 
 def _is_withdrawn(row: Deployment) -> bool:
     """Its first start failed, and nothing of it is in the cluster."""
-    return row.status is DeploymentStatus.FAILED and not row.endpoints
+    is_left = "install_release" in (row.error or {}).get("left", ())
+    return row.status is DeploymentStatus.FAILED and not row.endpoints and not is_left
 
 
 async def _look(session: ReadSession, cluster: Cluster, namespace: str) -> Seen:
@@ -219,25 +220,19 @@ async def _look(session: ReadSession, cluster: Cluster, namespace: str) -> Seen:
         known = _PROFILE.validate_python(detected)
         kept = frozenset(node.name for node in known.nodes if node.pools)
         return Seen(await _site(session, cluster.id, known.nodes, kept))
-    nodes = (await profile(session, cluster.id)).nodes
-    kept = await _kept(session, cluster.id)
     sums = await totals(session, cluster.id)
-    copies = await _copies(session, cluster.id, namespace)
+    # Each table is read once: between two looks the inventory may change, and a GPU would be promised twice.
+    rows = (await session.scalars(select(InventoryNode).where(InventoryNode.cluster_id == cluster.id))).all()
+    held = await _held(session, cluster.id)
+    pods = by_node(pod.document for pod in held)
+    copies = _copies(held, namespace)
     places = {copy.node for standing in copies.values() for copy in standing}
-    raw = await session.scalars(
-        select(InventoryNode).where(InventoryNode.cluster_id == cluster.id, InventoryNode.name.in_(places))
-    )
-    documents = await session.scalars(
-        select(InventoryGpuPod.document).where(
-            InventoryGpuPod.cluster_id == cluster.id, InventoryGpuPod.node.in_(places)
-        )
-    )
     return Seen(
-        site=await _site(session, cluster.id, nodes, kept),
+        site=await _site(session, cluster.id, await read_nodes(rows, pods), _kept(rows)),
         asked=Asked(sums.cpu_requested, sums.memory_requested_bytes),
         copies=copies,
-        raw={row.name: row for row in raw},
-        pods=by_node(documents),
+        raw={row.name: row for row in rows if row.name in places},
+        pods=pods,
     )
 
 
@@ -255,29 +250,42 @@ async def _site(session: ReadSession, cluster_id: UUID, nodes: Sequence[NodeProf
     )
 
 
-async def _kept(session: ReadSession, cluster_id: UUID) -> frozenset[str]:
+def _kept(rows: Iterable[InventoryNode]) -> frozenset[str]:
     """Nodes with GPUs that a taint keeps for pods which ask for them."""
-    taints = InventoryNode.document["spec"]["taints"]
-    rows = await session.execute(
-        select(InventoryNode.name, taints).where(InventoryNode.cluster_id == cluster_id, InventoryNode.gpu_count > 0)
-    )
     closing = {"NoSchedule", "NoExecute"}
-    return frozenset(name for name, found in rows if any(one.get("effect") in closing for one in found or ()))
-
-
-async def _copies(session: ReadSession, cluster_id: UUID, namespace: str) -> dict[str, list[Standing]]:
-    rows = await session.execute(
-        select(InventoryGpuPod.release, InventoryGpuPod.node, InventoryGpuPod.document).where(
-            InventoryGpuPod.cluster_id == cluster_id,
-            InventoryGpuPod.namespace == namespace,
-            InventoryGpuPod.node.is_not(None),
-            InventoryGpuPod.release.is_not(None),
-            InventoryGpuPod.phase.not_in(("Succeeded", "Failed")),
-        )
+    return frozenset(
+        row.name
+        for row in rows
+        if row.gpu_count
+        and any(one.get("effect") in closing for one in (row.document.get("spec") or {}).get("taints") or ())
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A live pod that holds devices of a node."""
+
+    namespace: str
+    release: str | None
+    node: str
+    document: dict[str, Any]
+
+
+async def _held(session: ReadSession, cluster_id: UUID) -> list[_Held]:
+    pod = InventoryGpuPod
+    rows = await session.execute(
+        select(pod.namespace, pod.release, pod.node, pod.document)
+        .where(pod.cluster_id == cluster_id, pod.node.is_not(None), pod.phase.not_in(("Succeeded", "Failed")))
+        .order_by(pod.namespace, pod.name)
+    )
+    return [_Held(*row) for row in rows]
+
+
+def _copies(pods: Iterable[_Held], namespace: str) -> dict[str, list[Standing]]:
     copies: dict[str, list[Standing]] = defaultdict(list)
-    for release, node, document in rows:
-        copies[release].append(Standing(node, read_pod(document)))
+    for pod in pods:
+        if pod.release is not None and pod.namespace == namespace:
+            copies[pod.release].append(Standing(pod.node, read_pod(pod.document)))
     return dict(copies)
 
 

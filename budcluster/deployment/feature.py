@@ -44,6 +44,7 @@ def deployment_feature(
             (refs.PREPARE_NAMESPACE, release.prepare_namespace),
             (refs.WRITE_SECRETS, release.write_secrets),
             (refs.FORGET_SECRETS, release.forget_secrets),
+            (refs.RESTORE_SECRETS, release.restore_secrets),
             (refs.INSTALL_RELEASE, release.install_release),
             (refs.WITHDRAW_RELEASE, release.withdraw_release),
             (refs.RESTORE_RELEASE, release.restore_release),

@@ -12,6 +12,8 @@ from budcluster.deployment.errors import DeploymentIsBeingDeleted, DeploymentNot
 from budcluster.deployment.intent import require_room
 from budcluster.deployment.lifecycle import move
 from budcluster.deployment.models import Deployment, DeploymentStatus
+from budcluster.deployment.options import DeploymentConfig
+from budcluster.deployment.planning import context_of
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import WriteSession
 from budcluster.operations.errors import OperationNotRetryable
@@ -39,7 +41,7 @@ class DeployFollower:
         else:
             move(deployment, DeploymentStatus.FAILED)
             deployment.error = error_of(operation, self._clock)
-            deployment.servable, deployment.replicas_ready = False, 0
+            deployment.servable, deployment.replicas_ready, deployment.endpoints = False, 0, []
         log.info("deployment.first_start_ended", deployment_id=str(deployment.id), status=deployment.status.value)
 
     async def reopened(self, session: WriteSession, operation: Operation) -> None:
@@ -111,6 +113,7 @@ class RemovalFollower:
         else:
             move(deployment, DeploymentStatus.FAILED)
             deployment.error = error_of(operation, self._clock)
+            deployment.endpoints = []
 
     async def reopened(self, session: WriteSession, operation: Operation) -> None:
         """DELETING again."""
@@ -147,6 +150,8 @@ async def _point_to(session: WriteSession, deployment: Deployment, revision: int
     found = await repository.get_revision(session, deployment.id, revision)
     deployment.revision, deployment.replicas_desired = revision, replicas
     deployment.config = {**found.config, "replicas": max(replicas, 1)}
+    config = DeploymentConfig.model_validate(deployment.config)
+    deployment.max_model_len = context_of(config, capacity.facts_of(deployment)).length
 
 
 def _settle(deployment: Deployment) -> None:
@@ -167,4 +172,5 @@ def error_of(operation: Operation, clock: Clock) -> dict[str, Any]:
         "step": cause.get("step"),
         "since": clock.now().isoformat(),
         "operation_id": str(operation.id),
+        "left": (operation.result or {}).get("left", []),
     }

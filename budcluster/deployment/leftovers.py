@@ -1,7 +1,7 @@
 """What of a deployment is still in its cluster: found by the label that everything of it bears."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from budcluster.deployment.planning import pull_secret_name, secret_name
@@ -44,9 +44,12 @@ async def labelled(door: Door, facts: DeploymentFacts, kinds: Sequence[Resource]
     return found
 
 
-async def remove_secrets(door: Door, facts: DeploymentFacts) -> None:
-    """Delete the release's Secrets, if they bear its label. What is absent is success. Raises KubeError."""
-    for name in (secret_name(facts.release), pull_secret_name(facts.release)):
+async def remove_secrets(door: Door, facts: DeploymentFacts, *, used: Collection[str] = ()) -> None:
+    """Delete the release's Secrets but the used ones, if they bear its label. What is absent is success.
+
+    Raises KubeError.
+    """
+    for name in sorted({secret_name(facts.release), pull_secret_name(facts.release)} - set(used)):
         try:
             found = await door.client.get(SECRETS, name, namespace=facts.namespace)
         except NotFound:

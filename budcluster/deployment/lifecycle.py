@@ -17,9 +17,6 @@ MOVES: Final[dict[S, frozenset[S]]] = {
 }
 """Legal moves. FAILED to RUNNING is healing by itself; a deleted deployment's row is gone, so DELETING only fails."""
 
-AT_WORK: Final = frozenset({S.PENDING, S.DEPLOYING, S.UPDATING})
-"""An operation decides what comes next."""
-
 
 def move(deployment: Deployment, wanted: S) -> None:
     """Change the status. Moving to the present one changes nothing. Raises IllegalDeploymentMove."""

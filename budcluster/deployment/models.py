@@ -69,7 +69,7 @@ class Deployment(Versioned, Base):
     diagnosis: Mapped[dict[str, Any] | None]
     """Cause of a present failure with its evidence; cleared when healed."""
     error: Mapped[dict[str, Any] | None]
-    """`{type, detail, next_step, step, since, operation_id}` of what failed last; cleared by the next success."""
+    """`{type, detail, next_step, step, since, operation_id, left}` of what failed last; cleared by the next success."""
     max_model_len: Mapped[int | None]
     """Tokens of the longest sequence that is served."""
     model_facts: Mapped[dict[str, Any] | None]

@@ -1,9 +1,9 @@
 """What activities read and write of a deployment's row: short sessions, guarded writes."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import select, update
@@ -19,6 +19,8 @@ from budcluster.kit.database import Database
 from budcluster.kube.diagnosis import Finding
 from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.models import Operation, OperationStep
+
+_LONGEST_TEXT: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,10 @@ class Records:
 
     async def diagnosed(self, deployment_id: UUID, finding: Finding | None) -> None:
         """Note why it does not serve; None when nothing is wrong."""
-        await self._change(deployment_id, diagnosis=diagnosis_of(finding, self._clock.now()) if finding else None)
+        async with self._database.reading() as session:
+            before = (await repository.get_deployment(session, deployment_id)).diagnosis
+        diagnosis = document(finding, before=before, now=self._clock.now().isoformat())
+        await self._change(deployment_id, diagnosis=diagnosis)
 
     async def served(self, deployment_id: UUID, revision: int, *, endpoints: list[dict[str, str]]) -> None:
         """Note that a revision answered, and where."""
@@ -120,11 +125,22 @@ class Records:
                 raise DeploymentNotFound(deployment_id)
 
 
-def diagnosis_of(finding: Finding, now: datetime) -> dict[str, Any]:
-    """A finding as the row keeps it."""
-    facts = asdict(finding)
-    del facts["weight"]
-    return {**facts, "lines": list(finding.lines), "since": now.isoformat()}
+def document(finding: Finding | None, *, before: dict[str, Any] | None, now: str) -> dict[str, Any] | None:
+    """A finding as a row keeps it. One that is known already keeps its time."""
+    if finding is None:
+        return None
+    found: dict[str, Any] = {
+        "type": finding.type,
+        "detail": finding.detail[:_LONGEST_TEXT],
+        "fix": finding.fix[:_LONGEST_TEXT],
+        "pod": finding.pod or None,
+        "container": finding.container,
+        "exit_code": finding.exit_code,
+        "lines": list(finding.lines),
+        "suggestion": finding.suggestion,
+    }
+    is_same = before is not None and before.get("type") == finding.type
+    return {**found, "since": before["since"] if is_same and before and "since" in before else now}
 
 
 def endpoints_of(release: str, namespace: str, values: Mapping[str, Any]) -> list[dict[str, str]]:

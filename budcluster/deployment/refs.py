@@ -14,6 +14,7 @@ CHECK_PLAN: Final = ActivityRef("check_plan", takes=ReleasePayload, retry=STEADY
 PREPARE_NAMESPACE: Final = ActivityRef("prepare_namespace", takes=ReleasePayload, retry=STEADY)
 WRITE_SECRETS: Final = ActivityRef("write_secrets", takes=ReleasePayload, retry=STEADY)
 FORGET_SECRETS: Final = ActivityRef("forget_secrets", takes=ReleasePayload, retry=STEADY)
+RESTORE_SECRETS: Final = ActivityRef("restore_secrets", takes=ReleasePayload, retry=STEADY)
 INSTALL_RELEASE: Final = ActivityRef("install_release", takes=ReleasePayload, retry=STEADY)
 WITHDRAW_RELEASE: Final = ActivityRef("withdraw_release", takes=ReleasePayload, retry=STEADY)
 RESTORE_RELEASE: Final = ActivityRef("restore_release", takes=ReleasePayload, retry=STEADY)

@@ -12,10 +12,13 @@ from pydantic import BaseModel
 from budcluster.cluster.access import ClusterAccess
 from budcluster.cluster.verdicts import verdicts
 from budcluster.deployment.contracts import ReleasePayload
+from budcluster.deployment.leftovers import remove_secrets
 from budcluster.deployment.records import DeploymentFacts, Records, endpoints_of
 from budcluster.deployment.rollout import Lookout, Sight, Target, is_final
+from budcluster.deployment.values import secrets_in
 from budcluster.durable.errors import NonRetryableError
 from budcluster.durable.execution import Execution
+from budcluster.kit.cancellation import raise_if_cancelled
 from budcluster.kit.clock import Clock
 from budcluster.kube.diagnosis import Finding
 from budcluster.kube.door import Door
@@ -126,6 +129,7 @@ class ServingActivities:
                 revision = await self._records.revision(facts.id, payload.revision, replicas=payload.replicas)
                 async with self._access.open(facts.cluster_id, operation=str(payload.operation_id)) as door:
                     model = await _ask_until_answered(door, facts, step)
+                    await remove_secrets(door, facts, used=secrets_in(revision.values))
                 endpoints = endpoints_of(facts.release, facts.namespace, revision.values)
                 await self._records.served(facts.id, payload.revision, endpoints=endpoints)
             return Served(model=model)
@@ -141,6 +145,7 @@ class ServingActivities:
         deadline, sight = loop.time() + left_s, None
         try:
             while True:
+                raise_if_cancelled()
                 pause_s = _OUTAGE_PAUSE_S
                 try:
                     sight = await lookout.look()
@@ -180,7 +185,9 @@ class ServingActivities:
 
 async def _rung(bell: asyncio.Event, pause_s: float) -> None:
     try:
-        await asyncio.wait_for(bell.wait(), pause_s)
+        # Not wait_for: in Python 3.11 that loses a cancellation which comes together with the bell.
+        async with asyncio.timeout(pause_s):
+            await bell.wait()
     except TimeoutError:
         return
     await asyncio.sleep(_SETTLE_S)

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -12,17 +12,14 @@ from budcluster.audit import services as audit
 from budcluster.deployment import repository
 from budcluster.deployment.lifecycle import MOVES
 from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
-from budcluster.deployment.records import endpoints_of
+from budcluster.deployment.records import document, endpoints_of
 from budcluster.deployment.status import Damping, Known, Observed, Seen, observe, settle
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import Database, ReadSession, WriteSession
-from budcluster.kube.diagnosis import Finding
 from budcluster.operations import outbox
 from budcluster.operations.models import Claim, Operation, SubjectType
 
 log = structlog.get_logger(__name__)
-
-_LONGEST_TEXT: Final = 1000
 
 
 @dataclass
@@ -159,24 +156,6 @@ async def _came_up_late(session: WriteSession, deployment: Deployment) -> list[d
     )
     revision = await repository.get_revision(session, deployment.id, deployment.revision)
     return endpoints_of(deployment.helm_release, deployment.namespace, revision.values)
-
-
-def document(finding: Finding | None, *, before: dict[str, Any] | None, now: str) -> dict[str, Any] | None:
-    """A finding as a row keeps it. One that is known already keeps its time."""
-    if finding is None:
-        return None
-    found: dict[str, Any] = {
-        "type": finding.type,
-        "detail": finding.detail[:_LONGEST_TEXT],
-        "fix": finding.fix[:_LONGEST_TEXT],
-        "pod": finding.pod or None,
-        "container": finding.container,
-        "exit_code": finding.exit_code,
-        "lines": list(finding.lines),
-        "suggestion": finding.suggestion,
-    }
-    is_same = before is not None and before.get("type") == finding.type
-    return {**found, "since": before["since"] if is_same and before and "since" in before else now}
 
 
 def _error(

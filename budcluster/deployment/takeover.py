@@ -17,20 +17,27 @@ Json = Mapping[str, Any]
 _HELM: Final = "helm"
 
 
-async def take_over(client: ClusterClient, namespace: str, release: str) -> None:
-    """Make the fields of others Helm's own. What is absent has none. Raises KubeError."""
+async def take_over(client: ClusterClient, namespace: str, release: str, *, spares_pods: bool = False) -> None:
+    """Make the fields of others Helm's own. What is absent has none. Raises KubeError.
+
+    With `spares_pods` those of the pods stay as they are: dropping one of them would start every copy anew.
+    """
     try:
         workload = await client.get(DEPLOYMENTS, release, namespace=namespace)
     except NotFound:
         return
-    if (entries := taken_over(workload)) is not None:
+    if (entries := taken_over(workload, spares_pods=spares_pods)) is not None:
         metadata = {"managedFields": entries, "resourceVersion": workload["metadata"]["resourceVersion"]}
         await client.patch(DEPLOYMENTS, release, {"metadata": metadata}, namespace=namespace)
 
 
-def taken_over(workload: Json) -> list[Json] | None:
+def taken_over(workload: Json, *, spares_pods: bool = False) -> list[Json] | None:
     """The account in which what others have set in the specification is Helm's; None where nothing is to change."""
-    foreign = foreign_entries(workload)
+    foreign = [
+        entry
+        for entry in foreign_entries(workload)
+        if not (spares_pods and "f:template" in entry["fieldsV1"]["f:spec"])
+    ]
     entries = workload["metadata"].get("managedFields") or ()
     applied = [one for one in entries if (one.get("manager"), one.get("operation")) == (_HELM, "Apply")]
     if not foreign or not applied:

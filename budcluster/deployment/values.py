@@ -40,6 +40,12 @@ _TAINTS: Final = {
     Hardware.HABANA: ("habana.ai/gaudi",),
 }
 
+_BESIDE_PODS: Final = {
+    "replicas", "strategy", "progressDeadlineSeconds",
+    "podDisruptionBudget", "podMonitor", "networkPolicy", "ingress",
+}  # fmt: skip
+"""Values that are no part of the pod template."""
+
 
 class CacheMode(StrEnum):
     """Where model files stay between starts."""
@@ -248,6 +254,15 @@ def never_smaller(values: dict[str, Any], earlier: Iterable[Mapping[str, Any]]) 
     return {**values, "cache": {**values["cache"], "size": largest}}
 
 
+def in_their_places(values: dict[str, Any], present: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with the places of the present ones where nothing else of the pods changes: none starts anew."""
+    kept = {**values, "nodeAffinity": present["nodeAffinity"], "spread": present["spread"]}
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    is_same = values["nodeAffinity"].get(required) == present["nodeAffinity"].get(required)
+    changed = {name for name in kept if kept[name] != present.get(name)}
+    return kept if is_same and changed <= _BESIDE_PODS else values
+
+
 def image_shown(values: Mapping[str, Any]) -> str:
     """The image's reference, as people write it."""
     image = values["image"]
@@ -259,6 +274,11 @@ def resource_in(values: Mapping[str, Any]) -> str | None:
     """The name by which the pods of these values ask for devices; None when they ask for none."""
     limits = values["resources"].get("limits") or {}
     return next((name for name in limits if name not in {"nvidia.com/gpumem", "nvidia.com/gpucores"}), None)
+
+
+def secrets_in(values: Mapping[str, Any]) -> set[str]:
+    """Names of the Secrets that the pods of these values use."""
+    return {*(one["secret"] for one in values["secretEnv"]), *values["image"]["pullSecrets"]}
 
 
 def surges(values: Mapping[str, Any]) -> bool:

@@ -190,15 +190,14 @@ class DeploymentWork:
         StaleVersion.
         """
         seen = await repository.get_deployment(session, deployment_id)
-        config = changed_config(seen, change)
-        if config is None:
+        if changed_config(seen, change) is None:
             return await self._relabel(session, deployment_id, change, if_match)
         deployment, operation = await self._begin(session, deployment_id, "update_deployment", actor, if_match)
         if change.labels is not None:
             deployment.labels = change.labels
-        return await self._rerun(
-            session, deployment, operation, changed_config(deployment, change) or config, force=force, reason="changed"
-        )
+        # Somebody else may have asked for the same between the two looks.
+        config = changed_config(deployment, change) or DeploymentConfig.model_validate(deployment.config)
+        return await self._rerun(session, deployment, operation, config, force=force, reason="changed")
 
     async def roll_back(
         self,

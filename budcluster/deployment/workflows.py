@@ -20,7 +20,7 @@ DEPLOY_STEPS: Final = (
     *_SERVE,
 )
 CHANGE_STEPS: Final = (
-    Step("write_secrets", "Bring the secrets", weight=2, act=refs.WRITE_SECRETS),
+    Step("write_secrets", "Bring the secrets", weight=2, act=refs.WRITE_SECRETS, undo=refs.RESTORE_SECRETS),
     Step("install_release", "Change the release", weight=5, act=refs.INSTALL_RELEASE, undo=refs.RESTORE_RELEASE),
     *_SERVE,
 )

@@ -5,7 +5,7 @@ Every answer says how fresh it is. Nothing here speaks to a cluster.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -199,7 +199,13 @@ async def totals(session: ReadSession, cluster_id: UUID) -> Totals:
 async def profiles_of(session: ReadSession, cluster_id: UUID, rows: Sequence[InventoryNode]) -> tuple[NodeProfile, ...]:
     """The nodes behind these rows, each with its pods."""
     names = {row.name for row in rows if row.gpu_count}
-    requests = await _requests(session, cluster_id, names)
+    return await read_nodes(rows, await _requests(session, cluster_id, names))
+
+
+async def read_nodes(
+    rows: Sequence[InventoryNode], requests: Mapping[str, list[PodRequest]]
+) -> tuple[NodeProfile, ...]:
+    """The nodes behind these rows, with the pods that are given by node."""
     profiles = []
     for number, row in enumerate(rows):
         if number % _CHUNK == _CHUNK - 1:

@@ -4,9 +4,10 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from budcluster.deployment.models import Deployment, DeploymentStatus
+from budcluster.hardware.models import InventoryNode
 from budcluster.kit.database import Database
 from tests.deployment.lot import Lot
 from tests.hardware import nodes
@@ -102,6 +103,18 @@ async def test_another_number_of_copies_changes_nothing_that_a_pod_is_made_of(lo
     assert await lot.values(path) == before
     preferred = before["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
     assert [term["preference"]["matchFields"][0]["values"] for term in preferred] == [[NODE]]
+
+
+async def test_another_host_name_leaves_the_copies_where_they_stand(lot: Lot) -> None:
+    path = await lot.served(places=[NODE, NODE], replicas=2)
+    before = await lot.values(path)
+    async with lot.database.writing() as session:
+        await session.execute(delete(InventoryNode))  # nothing can be promised there now
+    config = {"hardware": "NVIDIA", "ingress_host": "chat.example.org"}
+    changed = await lot.ask("PATCH", path, config=config, force=True)
+    assert changed.status_code == 202, changed.text
+    after = await lot.values(path)
+    assert {name for name in after if after[name] != before[name]} <= {"ingress", "strategy"}
 
 
 async def test_one_volume_for_one_node_is_no_cache_for_two_copies(lot: Lot) -> None:

@@ -225,6 +225,7 @@ def test_a_folder_of_the_node_is_given_to_the_user_who_writes_there(helm_environ
     pod = _pod(_render(chart_values(_plan(cache=cache)), helm_environment))
     (owner,) = pod["initContainers"]
     assert (owner["command"], owner["image"]) == (["chown", "2000:0", "/cache"], pod["containers"][0]["image"])
+    assert owner["resources"]["requests"] == {"cpu": "10m", "memory": "16Mi"}
     assert owner["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN"]}
     by_root = _pod(_render(chart_values(_plan(RuntimeType.SGLANG, cache=cache)), helm_environment))
     assert "initContainers" not in by_root
@@ -253,6 +254,8 @@ def test_https_is_answered_where_certificates_are_set(helm_environment: dict[str
     plan = _plan(ingress_host="llama.example.org", ingress_tls=True, ingress_tls_secret="models-tls")
     spec = _render(chart_values(plan), helm_environment)["Ingress"]["spec"]
     assert spec["tls"] == [{"hosts": ["llama.example.org"], "secretName": "models-tls"}]
+    number = _plan(ingress_host="1e3", ingress_tls=True)
+    assert _render(chart_values(number), helm_environment)["Ingress"]["spec"]["rules"][0]["host"] == "1e3"
     plain = _plan(ingress_host="llama.example.org")
     assert "tls" not in _render(chart_values(plain), helm_environment)["Ingress"]["spec"]
 

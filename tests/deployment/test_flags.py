@@ -19,6 +19,7 @@ SGLANG = RUNTIMES[RuntimeType.SGLANG].flags
         ["--gpu-memory-utilization=0.8", "--enable-lora", "--max-loras", "4"],
         ["--async-scheduling", "--no-enable-prefix-caching", "--attention-backend", "FLASHINFER"],
         ["--lora-modules", "a=org/a", "b=org/b", "--max-logprobs", "5"],
+        ["--max-logprobs", "-1"],
     ],
 )
 def test_known_flags_pass(args: list[str]) -> None:
@@ -45,6 +46,9 @@ def test_known_flags_pass(args: list[str]) -> None:
         (["--middlewar", "x"], "is not a flag that"),
         (["--max-loras"], "needs a value"),
         (["--max-loras", "--enable-lora"], "needs a value"),
+        (["--lora-modules", "a=org/a", "-dp", "4"], "'-dp' is not a flag"),
+        (["--lora-modules", "-cc", "{}"], "needs a value"),
+        (["--seed", "-q"], "needs a value"),
         (["--enforce-eager=yes"], "takes no value"),
         (["--seed", "a\x00b"], "not printable"),
         (["--seed", "9" * 2000], "longer than"),

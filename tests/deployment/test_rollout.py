@@ -103,5 +103,6 @@ def test_what_others_set_becomes_helms_so_that_its_next_apply_drops_it() -> None
     workload = {"metadata": {"managedFields": [helm, env, status]}}
     united = {"f:spec": {"f:replicas": {}, "f:template": {"f:env": {}}}}
     assert taken_over(workload) == [{**helm, "fieldsV1": united}, status]
+    assert taken_over(workload, spares_pods=True) is None
     assert taken_over({"metadata": {"managedFields": [helm, status]}}) is None
     assert taken_over({"metadata": {"managedFields": [env]}}) is None

@@ -7,6 +7,7 @@ are refused with the reason; so is a flag that the runtime does not have, before
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ MAX_LENGTH: Final = 1024
 
 
 _KNOWN: Final = Path(__file__).with_name("known")
+_OPTION: Final = re.compile(r"--|-[A-Za-z]")
+"""What argparse takes for an option and not for a value: -1 is a number, -dp is short for a long one."""
 
 CODE: Final = "it makes the server run code that is named, or sent by callers"
 FILES: Final = "it opens or writes files of the container that the caller names"
@@ -77,7 +80,7 @@ class FlagRules:
         for argument in args:
             if len(argument) > MAX_LENGTH or not argument.isprintable():
                 raise FlagRefused(f"an extra argument is longer than {MAX_LENGTH} characters or not printable")
-            if (expects is not None or takes_more) and not argument.startswith("--"):
+            if (expects is not None or takes_more) and not _OPTION.match(argument):
                 expects = None
                 continue
             if expects is not None:
