@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from budcluster.kube.client import ClusterClient
-from budcluster.kube.errors import NotFound
+from budcluster.kube.errors import Forbidden, NotFound, Rejected, ServerFailed
 from budcluster.kube.ownership import OWNED
 from budcluster.kube.resources import CLAIMS, NAMESPACES, Resource
 
@@ -18,6 +18,10 @@ _FLEETING: Final = frozenset({"events", "leases", "nodefeatures"})
 """Kinds that programs write about themselves; whoever needs them has a pod there, too."""
 _ADMISSION: Final = "kps-kube-prometheus-stack-admission"
 """The certificate that a Job of the monitoring chart makes, without labels."""
+_MEASURES: Final = ".metrics.k8s.io"
+"""Groups whose objects are measurements of others' objects: the pods of `metrics.k8s.io` are no pods."""
+_UNTOLD: Final = (Forbidden, NotFound, Rejected, ServerFailed)
+"""An API of an add-on that is broken or gone answers so; whatever it keeps may be there."""
 _PATIENCE_S: Final = 60.0
 _POLL_S: Final = 1.0
 
@@ -49,8 +53,11 @@ async def remove_namespace(client: ClusterClient, name: str, *, release: str) ->
             return None
         content = None
         if not namespace["metadata"].get("deletionTimestamp"):
-            kinds = kinds or await _namespaced(client)
-            content = await _content(client, name, kinds, release=release)
+            try:
+                kinds = kinds or await _namespaced(client)
+                content = await _content(client, name, kinds, release=release)
+            except _UNTOLD as error:
+                content = f"what the cluster does not tell ({error})"
             if content is None:
                 await client.delete(NAMESPACES, name)
         if asyncio.get_running_loop().time() >= deadline:
@@ -69,6 +76,8 @@ async def _namespaced(client: ClusterClient) -> list[Resource]:
     groups = (await client.read("/apis")).get("groups") or ()
     places = [("", "v1", "/api/v1")]
     for group in groups:
+        if f".{group['name']}".endswith(_MEASURES):
+            continue
         version = group["preferredVersion"]["version"]
         places.append((group["name"], version, f"/apis/{group['name']}/{version}"))
     return [
