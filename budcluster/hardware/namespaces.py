@@ -16,7 +16,7 @@ _EVERYWHERE: Final = {
 """What controllers put into every namespace."""
 _FLEETING: Final = frozenset({"events", "leases", "nodefeatures"})
 """Kinds that programs write about themselves; whoever needs them has a pod there, too."""
-_ADMISSION: Final = "kps-kube-prometheus-stack-admission"
+_ADMISSION: Final = "kps-admission"
 """The certificate that a Job of the monitoring chart makes, without labels."""
 _MEASURES: Final = ".metrics.k8s.io"
 """Groups whose objects are measurements of others' objects: the pods of `metrics.k8s.io` are no pods."""

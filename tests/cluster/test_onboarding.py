@@ -65,7 +65,7 @@ async def test_deleting_takes_away_only_what_the_service_brought(
     assert (await onboarder.client.get(f"/clusters/{cluster_id}")).status_code == 404
     assert await _helm_secrets(gpu_cluster) == []
     names = {namespace["metadata"]["name"] for namespace in await _objects(gpu_cluster, "Namespace")}
-    assert names == before
+    assert names == before, operation["steps"][0]["detail"]
     for node in await _objects(gpu_cluster, "Node"):
         assert not {"gpu", MARK} & node["metadata"]["labels"].keys()
         assert not [note for note in node["metadata"]["annotations"] if note.startswith("hami.io/")]
