@@ -122,7 +122,7 @@ def broken(
 
 
 def _current(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    return [pod for pod in pods if not (pod.get("metadata") or {}).get("deletionTimestamp")]
 
 
 def _containers(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:
