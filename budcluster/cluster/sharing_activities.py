@@ -93,7 +93,7 @@ class SharingActivities:
 
         async def instead(door: Door, about: Surroundings, error: Exception) -> str:
             if isinstance(error, SharingRefused):
-                return await self.put_back(cluster_id, door, about)
+                return await self._put_back(cluster_id, door, about)
             return await self._hand_out_whole(cluster_id, door, about, force=force)
 
         if await self._steps.has_nvidia(payload, "install_hami"):
@@ -139,7 +139,7 @@ class SharingActivities:
             await self._bring_operator(cluster_id, door, replace(about, sharing=Sharing.NONE, plugin=True))
         return choice.said
 
-    async def put_back(self, cluster_id: UUID, door: Door, about: Surroundings) -> str:
+    async def _put_back(self, cluster_id: UUID, door: Door, about: Surroundings) -> str:
         """Switch our operator's plugin on where it made room for a HAMi that was refused then: GPUs go out whole.
 
         Pods that were given GPUs meanwhile lose nothing by that. Nothing is done where anybody else offers GPUs.
