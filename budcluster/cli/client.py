@@ -27,12 +27,12 @@ RECONNECT_S: Final = 1.0
 PATIENCE_S: Final = 300.0
 """How long such a service is waited for."""
 
-errors = Console(stderr=True, highlight=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def fail(message: str, code: int) -> NoReturn:
     """Say why on standard error and end with the code."""
-    errors.print(f"budcluster: {message}", soft_wrap=True, markup=False)
+    errors.print(f"budcluster: {message}", markup=False)
     raise typer.Exit(code)
 
 

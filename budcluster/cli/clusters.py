@@ -118,7 +118,7 @@ def onboard(
         answer = api.post(f"/clusters/{cluster['id']}/onboard", body)
     except typer.Exit:
         if file is None:
-            errors.print(_ACCOUNT_LEFT, soft_wrap=True, markup=False)
+            errors.print(_ACCOUNT_LEFT, markup=False)
         raise
     _follow_or_tell(api, answer, watch=watch, json=json)
 

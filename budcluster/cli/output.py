@@ -14,7 +14,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="How many to print at the most.")]
 Column = tuple[str, Callable[[Mapping[str, Any]], object]]
 
-out = Console(highlight=False)
+out = Console(highlight=False, soft_wrap=True)
+_WHOLE_ROW = 10_000
+"""Characters: no row is wider."""
 
 _COLORS = {
     "READY": "green", "RUNNING": "green", "SUCCEEDED": "green", "HEALTHY": "green",
@@ -39,7 +41,7 @@ def print_table(items: Iterable[Mapping[str, Any]], columns: list[Column], *, em
         return
     for row in rows:
         table.add_row(*row)
-    out.print(table)
+    _show(table)
 
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
@@ -49,7 +51,15 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
     table.add_column(overflow="fold")
     for name, value in facts:
         table.add_row(name, cell(value))
-    out.print(table)
+    _show(table)
+
+
+def _show(table: Table) -> None:
+    """Fold cells to fit a screen; give programs and files each row on one line."""
+    if out.file.isatty():
+        out.print(table, soft_wrap=False)
+    else:
+        Console(file=out.file, width=_WHOLE_ROW, highlight=False).print(table)
 
 
 def cell(value: object) -> str:

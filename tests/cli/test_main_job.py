@@ -97,7 +97,7 @@ async def test_the_main_job_is_done_from_the_command_line(
 
     await _crash(gpu_cluster)
     (kept,) = await until(lambda: budcluster.json("deployments", "attempts", "chat"), bool)
-    assert kept["pod"] in ok(await budcluster("deployments", "attempts", "chat", COLUMNS="300"))
+    assert kept["pod"] in ok(await budcluster("deployments", "attempts", "chat"))
     assert "CUDA" in ok(await budcluster("deployments", "logs", "chat", "--attempt", kept["id"], "--tail", "9"))
     assert (await budcluster("deployments", "logs", "chat", "-f", "--attempt", kept["id"])).exit_code == 2
 
