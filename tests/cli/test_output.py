@@ -20,7 +20,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def printed_on(file: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(output, "out", Console(file=file, soft_wrap=True))
+    monkeypatch.setattr(output, "out", Console(file=file, soft_wrap=True, color_system=None))
     columns: list[output.Column] = [("POD", lambda item: item["pod"]), ("ID", lambda item: item["id"])]
     output.print_table([{"pod": LONG, "id": "x" * 300}], columns, empty="none")
     return file.getvalue().splitlines()
