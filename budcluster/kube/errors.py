@@ -1,4 +1,4 @@
-"""What can go wrong when a cluster is asked something. The HTTP library's own errors stop at `kube.client`.
+"""What can go wrong when a cluster is asked something. The HTTP library's own errors stop at `kube.connection`.
 
 Each carries a sentence for a person. What a server wrote is cut and masked before it becomes part of one.
 """
