@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from budcluster.durable.sidecar import engine, events
+from budcluster.durable.sidecar.conclusion import Outcome
+from budcluster.durable.sidecar.instances import Instance, Parent, Past, Turn, Waiting
 from budcluster.durable.sidecar.limits import Limits, PayloadTooLarge
 from budcluster.durable.sidecar.protos import (
     COMPLETED,
@@ -23,11 +25,11 @@ from budcluster.durable.sidecar.protos import (
 )
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
-PARENT = engine.Parent("parent", "parent-run", 7)
+PARENT = Parent("parent", "parent-run", 7)
 
 
-def instance(**facts: Any) -> engine.Instance:
-    return engine.Instance("i", "run-1", "order", **facts)
+def instance(**facts: Any) -> Instance:
+    return Instance("i", "run-1", "order", **facts)
 
 
 def started(name: str = "order") -> pb.HistoryEvent:
@@ -48,20 +50,20 @@ def terminated(*, recurse: bool = False) -> pb.HistoryEvent:
     )
 
 
-def inbox(*given: pb.HistoryEvent | tuple[str | None, pb.HistoryEvent]) -> list[engine.Waiting]:
+def inbox(*given: pb.HistoryEvent | tuple[str | None, pb.HistoryEvent]) -> list[Waiting]:
     pairs = [item if isinstance(item, tuple) else ("run-1", item) for item in given]
-    return [engine.Waiting(number, execution, event) for number, (execution, event) in enumerate(pairs, 1)]
+    return [Waiting(number, execution, event) for number, (execution, event) in enumerate(pairs, 1)]
 
 
 def kinds(history: list[pb.HistoryEvent]) -> list[str | None]:
     return [event.WhichOneof("eventType") for event in history]
 
 
-def begin(*given: Any, past: tuple[pb.HistoryEvent, ...] = (), of: engine.Instance | None = None) -> engine.Turn:
-    return engine.begin(of or instance(), engine.Past(past), inbox(*given), NOW)
+def begin(*given: Any, past: tuple[pb.HistoryEvent, ...] = (), of: Instance | None = None) -> Turn:
+    return engine.begin(of or instance(), Past(past), inbox(*given), NOW)
 
 
-def conclude(turn: engine.Turn, *actions: pb.WorkflowAction, **facts: Any) -> engine.Outcome:
+def conclude(turn: Turn, *actions: pb.WorkflowAction, **facts: Any) -> Outcome:
     numbers = count(2)
     limits = facts.pop("limits", Limits())
     response = pb.WorkflowResponse(actions=actions, **facts)
@@ -157,7 +159,7 @@ class TestWhatAnAnswerWrites:
     def test_a_child_without_an_id_gets_one_from_its_place(self) -> None:
         [made] = conclude(begin(started()), child(26)).children
         assert made.instance_id == "i:001a"
-        assert made.parent == engine.Parent("i", "run-1", 26)
+        assert made.parent == Parent("i", "run-1", 26)
         assert made.started.executionStarted.parentInstance.workflowInstance.instanceId == "i"
 
     def test_versions_and_patches_are_noted_where_the_turn_begins(self) -> None:

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 
 import structlog
 
-from budcluster.durable.sidecar import engine, events
+from budcluster.durable.sidecar import events
 from budcluster.durable.sidecar.desk import Desk, RunningTask, RunningTurn
+from budcluster.durable.sidecar.instances import Waiting
 from budcluster.durable.sidecar.protos import pb
 from budcluster.durable.sidecar.store import Finished, Lease, TaskLease
 from budcluster.durable.sidecar.turns import Turns
@@ -105,7 +106,7 @@ class Activities:
         if known is None:
             return None
         instance, past = known
-        expected = Lease(token, instance, [engine.Waiting(0, task.execution_id, event)])
+        expected = Lease(token, instance, [Waiting(0, task.execution_id, event)])
         return self.turns.begin_early(expected, past)
 
     async def _go_on(self, finished: Finished, early: RunningTurn | None, token: str | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from budcluster.durable.sidecar import engine
+from budcluster.durable.sidecar.instances import Turn
 from budcluster.durable.sidecar.limits import Limits
 from budcluster.durable.sidecar.store import Lease, Store, TaskLease
 from budcluster.durable.sidecar.streams import Histories, Stream, Streams
@@ -41,7 +41,7 @@ class RunningTurn:
     """A turn in a worker's hands."""
 
     lease: Lease
-    turn: engine.Turn
+    turn: Turn
     stream: Stream
     is_confirmed: "asyncio.Future[bool] | None" = None
     """Set for a turn that went to the worker before its lease was written: whether it then was."""

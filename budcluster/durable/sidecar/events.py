@@ -1,7 +1,7 @@
 """Makers of history events, and the few questions that are asked about them. Pure."""
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from budcluster.durable.sidecar.protos import Timestamp, pb
 
@@ -61,6 +61,14 @@ def task_completed(now: datetime, task_id: int, result: pb.ActivityResponse) -> 
 def task_failed(now: datetime, task_id: int, details: pb.TaskFailureDetails) -> pb.HistoryEvent:
     """The event of an activity that failed."""
     return event(now, taskFailed=pb.TaskFailedEvent(taskScheduledId=task_id, failureDetails=trimmed(details)))
+
+
+def copy_call(wanted: Any, made: Any) -> None:
+    """Give `made` the version and the input that `wanted` has: a call says both again in each message about it."""
+    if wanted.HasField("version"):
+        made.version.CopyFrom(wanted.version)
+    if wanted.HasField("input"):
+        made.input.CopyFrom(wanted.input)
 
 
 def resolves(happened: pb.HistoryEvent) -> tuple[str, int] | None:

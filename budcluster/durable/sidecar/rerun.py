@@ -6,7 +6,8 @@ from datetime import datetime
 
 import grpc
 
-from budcluster.durable.sidecar import engine, events
+from budcluster.durable.sidecar import events
+from budcluster.durable.sidecar.instances import Instance, Message, NewInstance, NewTask, child_instance, timer_message
 from budcluster.durable.sidecar.protos import NEVER_FIRES, pb
 
 
@@ -22,12 +23,12 @@ class RerunRefused(ValueError):
 class Rerun:
     """A new instance that begins with a part of another one's history."""
 
-    instance: engine.Instance
+    instance: Instance
     started: pb.HistoryEvent
     history: list[pb.HistoryEvent]
-    tasks: list[engine.NewTask]
-    timers: list[engine.Message]
-    children: list[engine.NewInstance]
+    tasks: list[NewTask]
+    timers: list[Message]
+    children: list[NewInstance]
 
 
 def plan_rerun(
@@ -52,7 +53,7 @@ def plan_rerun(
     target = _target(request, history[position])
     execution_id = new_execution()
     started = _adopt_start(kept, new_id, execution_id)
-    instance = engine.Instance(new_id, execution_id, started.executionStarted.name)
+    instance = Instance(new_id, execution_id, started.executionStarted.name)
     plan = Rerun(instance, started, [*kept, target], [], [], [])
     settled = {key for event in kept if (key := events.resolves(event)) is not None}
     for event in plan.history:
@@ -119,15 +120,15 @@ def _drive(
     """Bring one pending piece of the kept history about again."""
     match event.WhichOneof("eventType"):
         case "taskScheduled" if is_target or ("task", event.eventId) not in settled:
-            plan.tasks.append(engine.NewTask(event.eventId, event))
+            plan.tasks.append(NewTask(event.eventId, event))
         case "timerCreated" if is_target or ("timer", event.eventId) not in settled:
             if event.timerCreated.fireAt != NEVER_FIRES:
-                plan.timers.append(engine.timer_message(plan.instance, event.eventId, event.timerCreated.fireAt))
+                plan.timers.append(timer_message(plan.instance, event.eventId, event.timerCreated.fireAt))
         case "childWorkflowInstanceCreated" if is_target or ("child", event.eventId) not in settled:
             created = event.childWorkflowInstanceCreated
             created.instanceId = f"{plan.instance.instance_id}:{event.eventId:04x}"
             if is_target and request.HasField("newChildWorkflowInstanceID"):
                 created.instanceId = request.newChildWorkflowInstanceID
-            plan.children.append(engine.child_instance(plan.instance, event.eventId, created, now, new_execution()))
+            plan.children.append(child_instance(plan.instance, event.eventId, created, now, new_execution()))
         case _:
             pass

@@ -16,8 +16,9 @@ import asyncpg
 import grpc
 import grpc.aio
 
-from budcluster.durable.sidecar import engine, events
+from budcluster.durable.sidecar import events
 from budcluster.durable.sidecar.dispatcher import Dispatcher
+from budcluster.durable.sidecar.instances import NewInstance
 from budcluster.durable.sidecar.limits import Limits, PayloadTooLarge
 from budcluster.durable.sidecar.protos import (
     PENDING,
@@ -282,7 +283,7 @@ class _refusals:  # noqa: N801 - reads as a statement
         raise AssertionError("abort always raises")
 
 
-def _new_instance(request: pb.CreateInstanceRequest, now: datetime) -> engine.NewInstance:
+def _new_instance(request: pb.CreateInstanceRequest, now: datetime) -> NewInstance:
     execution_id = uuid.uuid4().hex
     started = pb.ExecutionStartedEvent(name=request.name, tags=dict(request.tags))
     for name in ("version", "input", "scheduledStartTimestamp", "parentTraceContext"):
@@ -291,7 +292,7 @@ def _new_instance(request: pb.CreateInstanceRequest, now: datetime) -> engine.Ne
     instance_id = request.instanceId or uuid.uuid4().hex
     started.workflowInstance.instanceId = instance_id
     started.workflowInstance.executionId.value = execution_id
-    return engine.NewInstance(instance_id, execution_id, events.event(now, executionStarted=started))
+    return NewInstance(instance_id, execution_id, events.event(now, executionStarted=started))
 
 
 def _state(row: Row | None, *, payloads: bool) -> pb.GetInstanceResponse:

@@ -16,7 +16,9 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from budcluster.durable.sidecar import engine, events, rerun, sql
+from budcluster.durable.sidecar import events, rerun, sql
+from budcluster.durable.sidecar.conclusion import Outcome
+from budcluster.durable.sidecar.instances import Instance, NewInstance, Parent, Waiting, child_failed
 from budcluster.durable.sidecar.protos import pb
 
 Result = TypeVar("Result")
@@ -47,8 +49,8 @@ class Lease:
     """A turn that this process may run, until it commits or gives the token back."""
 
     token: str
-    instance: engine.Instance
-    inbox: list[engine.Waiting]
+    instance: Instance
+    inbox: list[Waiting]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ class Store:
 
     async def create(
         self,
-        new: engine.NewInstance,
+        new: NewInstance,
         *,
         scheduled_at: datetime | None = None,
         owner: int | None = None,
@@ -171,8 +173,8 @@ class Store:
             raise InstanceExists(new.instance_id)
         if owner is None or token is None:
             return None
-        instance = engine.Instance(new.instance_id, new.execution_id, started.name, parent=new.parent)
-        return Lease(token, instance, [engine.Waiting(row["message"], new.execution_id, new.started)])
+        instance = Instance(new.instance_id, new.execution_id, started.name, parent=new.parent)
+        return Lease(token, instance, [Waiting(row["message"], new.execution_id, new.started)])
 
     async def lease_turns(self, owner: int, tokens: Sequence[str]) -> list[Lease]:
         """Lease up to one due turn per token."""
@@ -213,13 +215,13 @@ class Store:
         if row["token"] is None:
             return Finished(row["finished"], None)
         lease = _lease(row)
-        lease.inbox.append(engine.Waiting(row["message"], task.execution_id, event))
+        lease.inbox.append(Waiting(row["message"], task.execution_id, event))
         return Finished(row["finished"], lease)
 
     async def commit_turn(
         self,
         lease: Lease,
-        outcome: engine.Outcome,
+        outcome: Outcome,
         *,
         owner: int,
         task_tokens: Sequence[str | None],
@@ -244,7 +246,7 @@ class Store:
                 await _start_generation(connection, outcome.next_generation, outcome.carried)
             return Committed(row["task_ids"], duplicates)
 
-    async def _create_child(self, connection: Any, child: engine.NewInstance) -> bool:
+    async def _create_child(self, connection: Any, child: NewInstance) -> bool:
         try:
             await self.create(child, connection=connection)
         except InstanceExists as error:
@@ -252,7 +254,7 @@ class Store:
             assert parent is not None
             details = events.failure("InstanceExists", str(error))
             moment = events.moment_of(child.started.timestamp)
-            refusal = engine.child_failed(moment, parent.task_id, details)
+            refusal = child_failed(moment, parent.task_id, details)
             await connection.execute(
                 sql.SEND_TO_PARENT_OF_DUPLICATE,
                 parent.instance_id,
@@ -370,7 +372,7 @@ class InstanceExists(ValueError):
         super().__init__(f"an active workflow with ID '{instance_id}' already exists")
 
 
-def _parent_columns(parent: engine.Parent | None) -> tuple[str | None, str | None, int | None]:
+def _parent_columns(parent: Parent | None) -> tuple[str | None, str | None, int | None]:
     if parent is None:
         return (None, None, None)
     return (parent.instance_id, parent.execution_id, parent.task_id)
@@ -379,8 +381,8 @@ def _parent_columns(parent: engine.Parent | None) -> tuple[str | None, str | Non
 def _lease(row: asyncpg.Record) -> Lease:
     parent = None
     if row["parent_id"] is not None:
-        parent = engine.Parent(row["parent_id"], row["parent_execution"], row["parent_task"])
-    instance = engine.Instance(
+        parent = Parent(row["parent_id"], row["parent_execution"], row["parent_task"])
+    instance = Instance(
         row["instance_id"],
         row["execution_id"],
         row["name"],
@@ -391,12 +393,12 @@ def _lease(row: asyncpg.Record) -> Lease:
         row["custom_status"],
     )
     waiting = zip(row["ids"] or (), row["executions"] or (), row["events"] or (), strict=True)
-    inbox = [engine.Waiting(id_, execution, pb.HistoryEvent.FromString(event)) for id_, execution, event in waiting]
+    inbox = [Waiting(id_, execution, pb.HistoryEvent.FromString(event)) for id_, execution, event in waiting]
     return Lease(row["token"], instance, inbox)
 
 
 def _commit_arguments(
-    lease: Lease, outcome: engine.Outcome, owner: int, task_tokens: Sequence[str | None]
+    lease: Lease, outcome: Outcome, owner: int, task_tokens: Sequence[str | None]
 ) -> tuple[object, ...]:
     return (
         lease.instance.instance_id,
@@ -422,7 +424,7 @@ def _commit_arguments(
     )
 
 
-async def _start_generation(connection: Any, new: engine.NewInstance, carried: list[pb.HistoryEvent]) -> None:
+async def _start_generation(connection: Any, new: NewInstance, carried: list[pb.HistoryEvent]) -> None:
     started = new.started.executionStarted
     await connection.execute(
         sql.START_GENERATION,

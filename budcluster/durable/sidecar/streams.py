@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from budcluster.durable.sidecar import engine
+from budcluster.durable.sidecar.instances import Instance, Past, Turn
 from budcluster.durable.sidecar.protos import pb
 
 
@@ -22,7 +22,7 @@ class Stream:
     warm: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Instance id to its generation and the number of past events that went with the turn before."""
 
-    def send_turn(self, token: str, turn: engine.Turn) -> None:
+    def send_turn(self, token: str, turn: Turn) -> None:
         """Hand a turn to the worker."""
         instance = turn.instance
         execution_id, count = self.warm.get(instance.instance_id, ("", 0))
@@ -94,18 +94,18 @@ class Histories:
     """
 
     def __init__(self, *, at_most_bytes: int = 4 * 1024 * 1024, at_most_events: int = 10_000) -> None:
-        self._kept: dict[str, tuple[engine.Instance, engine.Past]] = {}
+        self._kept: dict[str, tuple[Instance, Past]] = {}
         self._at_most_bytes = at_most_bytes
         self._at_most_events = at_most_events
         self._bytes = 0
         self._events = 0
 
-    def take(self, instance: engine.Instance) -> engine.Past | None:
+    def take(self, instance: Instance) -> Past | None:
         """Remove and return the past of exactly this generation at exactly this length."""
         known = self.take_latest(instance.instance_id, instance.execution_id)
         return known[1] if known is not None and len(known[1].events) == instance.history_events else None
 
-    def take_latest(self, instance_id: str, execution_id: str) -> tuple[engine.Instance, engine.Past] | None:
+    def take_latest(self, instance_id: str, execution_id: str) -> tuple[Instance, Past] | None:
         """Remove and return what was known of this generation after its last turn here."""
         found = self._kept.pop(instance_id, None)
         if found is None:
@@ -114,7 +114,7 @@ class Histories:
         self._events -= len(found[1].events)
         return found if found[0].execution_id == execution_id else None
 
-    def keep(self, instance: engine.Instance, past: engine.Past) -> None:
+    def keep(self, instance: Instance, past: Past) -> None:
         """Remember an instance as it is after a turn; drops the longest unused ones over the bounds."""
         self.take_latest(instance.instance_id, "")
         self._kept[instance.instance_id] = (instance, past)

@@ -15,7 +15,9 @@ import asyncpg
 import structlog
 
 from budcluster.durable.sidecar import engine
+from budcluster.durable.sidecar.conclusion import Outcome
 from budcluster.durable.sidecar.desk import Desk, RunningTurn
+from budcluster.durable.sidecar.instances import Instance, NewInstance, Past, Turn, Waiting
 from budcluster.durable.sidecar.protos import STALLED, pb
 from budcluster.durable.sidecar.store import Committed, Lease, TaskLease
 from budcluster.durable.sidecar.streams import Stream
@@ -38,7 +40,7 @@ class Turns:
 
     # -- beginning ----------------------------------------------------------------------------------------------
 
-    async def start(self, new: engine.NewInstance, *, scheduled_at: datetime | None) -> None:
+    async def start(self, new: NewInstance, *, scheduled_at: datetime | None) -> None:
         """Create an instance and begin its first turn. Raises InstanceExists, StoreAway."""
         desk = self._desk
         token = None if scheduled_at is not None else desk.turn_token()
@@ -49,17 +51,15 @@ class Turns:
             desk.nudge()
             await desk.announce(new.instance_id)
             return
-        instance = engine.Instance(new.instance_id, new.execution_id, new.started.executionStarted.name)
-        expected = Lease(token, instance, [engine.Waiting(0, new.execution_id, new.started)])
+        instance = Instance(new.instance_id, new.execution_id, new.started.executionStarted.name)
+        expected = Lease(token, instance, [Waiting(0, new.execution_id, new.started)])
         started = asyncio.Event()
-        early = self.begin_early(expected, engine.Past(), started)
+        early = self.begin_early(expected, Past(), started)
         if not await self._create(new, token, early, started):
             desk.nudge()
         await self._on_disk(new.instance_id, started)
 
-    async def _create(
-        self, new: engine.NewInstance, token: str, early: RunningTurn | None, started: asyncio.Event
-    ) -> bool:
+    async def _create(self, new: NewInstance, token: str, early: RunningTurn | None, started: asyncio.Event) -> bool:
         owner = self._desk.owner()
         creation = self._store.patiently(
             lambda: self._store.create(new, owner=owner, token=token, relaxed=True), patience_s=10
@@ -92,9 +92,7 @@ class Turns:
         except TimeoutError:
             await self._store.patiently(lambda: self._store.make_durable(instance_id), patience_s=10)
 
-    def begin_early(
-        self, expected: Lease, past: engine.Past, started: asyncio.Event | None = None
-    ) -> RunningTurn | None:
+    def begin_early(self, expected: Lease, past: Past, started: asyncio.Event | None = None) -> RunningTurn | None:
         """Send a turn to a worker while its lease is being written; None where that is not possible.
 
         Then `confirm` or `drop` it.
@@ -127,7 +125,7 @@ class Turns:
         desk, instance = self._desk, lease.instance
         past = desk.histories.take(instance)
         if past is None:
-            past = engine.Past()
+            past = Past()
             if instance.history_events:
                 past.extend(await self._store.patiently(lambda: self._store.history(instance.instance_id)))
         if not lease.inbox or not desk.streams or lease.token not in desk.claimed:
@@ -142,7 +140,7 @@ class Turns:
     def _send(
         self,
         lease: Lease,
-        turn: engine.Turn,
+        turn: Turn,
         started: asyncio.Event | None,
         is_confirmed: "asyncio.Future[bool] | None",
     ) -> RunningTurn:
@@ -153,7 +151,7 @@ class Turns:
         stream.send_turn(lease.token, turn)
         return running
 
-    async def _give_up(self, lease: Lease, turn: engine.Turn) -> None:
+    async def _give_up(self, lease: Lease, turn: Turn) -> None:
         deliveries = self._desk.limits.deliveries
         self._desk.counters.deliveries_given_up += 1
         message = (
@@ -181,12 +179,12 @@ class Turns:
         # The commit outlives the call: a worker that stops waiting must not undo it.
         await asyncio.shield(desk.spawn(self._commit(running, outcome)))
 
-    def _outcome(self, running: RunningTurn, response: pb.WorkflowResponse) -> engine.Outcome:
+    def _outcome(self, running: RunningTurn, response: pb.WorkflowResponse) -> Outcome:
         return engine.conclude(
             running.turn, response, now=datetime.now(UTC), limits=self._desk.limits, new_id=lambda: uuid.uuid4().hex
         )
 
-    async def _commit(self, running: RunningTurn, outcome: engine.Outcome) -> None:
+    async def _commit(self, running: RunningTurn, outcome: Outcome) -> None:
         desk = self._desk
         instance_id = running.lease.instance.instance_id
         task_tokens = desk.task_tokens(len(outcome.tasks))
@@ -217,7 +215,7 @@ class Turns:
         await self._after_commit(running, outcome, committed, task_tokens)
 
     async def _write(
-        self, running: RunningTurn, outcome: engine.Outcome, task_tokens: Sequence[str | None]
+        self, running: RunningTurn, outcome: Outcome, task_tokens: Sequence[str | None]
     ) -> Committed | None:
         if running.is_confirmed is not None and not await running.is_confirmed:
             return None
@@ -232,7 +230,7 @@ class Turns:
     async def _after_commit(
         self,
         running: RunningTurn,
-        outcome: engine.Outcome,
+        outcome: Outcome,
         committed: Committed,
         task_tokens: Sequence[str | None],
     ) -> None:
@@ -257,7 +255,7 @@ class Turns:
         if outcome.is_final or outcome.children or None in task_tokens:
             await desk.announce(instance.instance_id)
 
-    def _remember(self, running: RunningTurn, outcome: engine.Outcome) -> None:
+    def _remember(self, running: RunningTurn, outcome: Outcome) -> None:
         past = running.turn.past
         past.extend(outcome.history)
         after = replace(
@@ -270,7 +268,7 @@ class Turns:
         self._desk.histories.keep(after, past)
 
 
-def _change(instance: engine.Instance, outcome: engine.Outcome) -> Change | None:
+def _change(instance: Instance, outcome: Outcome) -> Change | None:
     if outcome.next_generation is not None:
         return None
     now = datetime.now(UTC)
