@@ -9,7 +9,7 @@ from budcluster.durable.sidecar import events
 from budcluster.durable.sidecar.desk import Desk, RunningTask, RunningTurn
 from budcluster.durable.sidecar.instances import Waiting
 from budcluster.durable.sidecar.protos import pb
-from budcluster.durable.sidecar.store import Finished, Lease, TaskLease
+from budcluster.durable.sidecar.rows import Finished, Lease, TaskLease
 from budcluster.durable.sidecar.turns import Turns
 
 log = structlog.get_logger(__name__)

@@ -14,7 +14,8 @@ import structlog
 
 from budcluster.durable.sidecar.instances import Turn
 from budcluster.durable.sidecar.limits import Limits
-from budcluster.durable.sidecar.store import Lease, Store, TaskLease
+from budcluster.durable.sidecar.rows import Lease, TaskLease
+from budcluster.durable.sidecar.store import Store
 from budcluster.durable.sidecar.streams import Histories, Stream, Streams
 from budcluster.durable.sidecar.watch import Watch
 

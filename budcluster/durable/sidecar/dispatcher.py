@@ -15,11 +15,12 @@ import asyncpg
 import structlog
 
 from budcluster.durable.sidecar.activities import Activities
+from budcluster.durable.sidecar.database import TEMPORARY
 from budcluster.durable.sidecar.desk import Desk
 from budcluster.durable.sidecar.limits import Limits
 from budcluster.durable.sidecar.protos import pb
 from budcluster.durable.sidecar.rerun import Rerun
-from budcluster.durable.sidecar.store import TEMPORARY, Store
+from budcluster.durable.sidecar.store import Store
 from budcluster.durable.sidecar.streams import Stream
 from budcluster.durable.sidecar.watch import Watch
 

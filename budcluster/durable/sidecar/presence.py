@@ -18,7 +18,7 @@ from typing import Final
 import asyncpg
 import structlog
 
-from budcluster.durable.sidecar.store import TEMPORARY
+from budcluster.durable.sidecar.database import TEMPORARY
 
 log = structlog.get_logger(__name__)
 

@@ -13,12 +13,13 @@ import grpc.aio
 import structlog
 import uvloop
 
+from budcluster.durable.sidecar.database import TEMPORARY
 from budcluster.durable.sidecar.dispatcher import Dispatcher
 from budcluster.durable.sidecar.limits import MIB, Limits
 from budcluster.durable.sidecar.presence import Presence
 from budcluster.durable.sidecar.protos import rpc
 from budcluster.durable.sidecar.servicer import Servicer, TokenGuard
-from budcluster.durable.sidecar.store import TEMPORARY, Store
+from budcluster.durable.sidecar.store import Store
 from budcluster.durable.sidecar.watch import Watch
 
 log = structlog.get_logger(__name__)

@@ -17,6 +17,7 @@ import grpc
 import grpc.aio
 
 from budcluster.durable.sidecar import events
+from budcluster.durable.sidecar.database import StoreAway
 from budcluster.durable.sidecar.dispatcher import Dispatcher
 from budcluster.durable.sidecar.instances import NewInstance
 from budcluster.durable.sidecar.limits import Limits, PayloadTooLarge
@@ -31,7 +32,7 @@ from budcluster.durable.sidecar.protos import (
     rpc,
 )
 from budcluster.durable.sidecar.rerun import RerunRefused, plan_rerun
-from budcluster.durable.sidecar.store import InstanceExists, Store, StoreAway
+from budcluster.durable.sidecar.store import InstanceExists, Store
 from budcluster.durable.sidecar.watch import Watch
 
 _STATE_SHOWN_WITHIN_S: Final = 10.0

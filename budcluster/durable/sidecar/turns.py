@@ -19,7 +19,7 @@ from budcluster.durable.sidecar.conclusion import Outcome
 from budcluster.durable.sidecar.desk import Desk, RunningTurn
 from budcluster.durable.sidecar.instances import Instance, NewInstance, Past, Turn, Waiting
 from budcluster.durable.sidecar.protos import STALLED, pb
-from budcluster.durable.sidecar.store import Committed, Lease, TaskLease
+from budcluster.durable.sidecar.rows import Committed, Lease, TaskLease
 from budcluster.durable.sidecar.streams import Stream
 from budcluster.durable.sidecar.watch import Change
 
