@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from sandbox.kubernetes.errors import AlreadyExists, Conflict, Expired, Forbidden, Invalid, NotFound
+from sandbox.kubernetes.history import Event
 from sandbox.kubernetes.selectors import FieldSelector, LabelSelector
-from sandbox.kubernetes.store import Event, Store
+from sandbox.kubernetes.store import Store
 
 Obj = dict[str, Any]
 

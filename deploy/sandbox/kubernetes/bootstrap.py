@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
+from sandbox.kubernetes.history import Event
 from sandbox.kubernetes.resources import Resources
-from sandbox.kubernetes.store import Event, Store
+from sandbox.kubernetes.store import Store
 
 Obj = dict[str, Any]
 

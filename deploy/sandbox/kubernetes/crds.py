@@ -3,8 +3,9 @@
 from typing import Any
 
 from sandbox.kubernetes.clock import timestamp
+from sandbox.kubernetes.history import Event
 from sandbox.kubernetes.resources import Kind
-from sandbox.kubernetes.store import Event, Store
+from sandbox.kubernetes.store import Store
 
 Obj = dict[str, Any]
 

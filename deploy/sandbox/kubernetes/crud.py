@@ -10,11 +10,12 @@ from sandbox.kubernetes.documents import Documents, Page, page_after
 from sandbox.kubernetes.errors import BadRequest, Cause, Conflict, Invalid, NotFound, UnsupportedMediaType
 from sandbox.kubernetes.fieldsets import Shape
 from sandbox.kubernetes.http import Request, Response, json_response, success
+from sandbox.kubernetes.objects import copy_of
 from sandbox.kubernetes.rbac import Rbac
 from sandbox.kubernetes.resources import EVENTS_GROUP
 from sandbox.kubernetes.routing import Target
 from sandbox.kubernetes.selectors import FieldSelector, LabelSelector
-from sandbox.kubernetes.store import Store, copy_of
+from sandbox.kubernetes.store import Store
 from sandbox.kubernetes.watch import Watches
 
 Obj = dict[str, Any]

@@ -11,10 +11,11 @@ import orjson
 from sandbox.kubernetes import events, tables
 from sandbox.kubernetes.clock import Clock
 from sandbox.kubernetes.errors import BadRequest, Expired
+from sandbox.kubernetes.history import Event
 from sandbox.kubernetes.http import Request
 from sandbox.kubernetes.resources import EVENTS_GROUP
 from sandbox.kubernetes.routing import Target
-from sandbox.kubernetes.store import Event, Store
+from sandbox.kubernetes.store import Store
 
 Obj = dict[str, Any]
 View = Literal["", "Table", "PartialObjectMetadata"]

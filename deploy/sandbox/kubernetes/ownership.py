@@ -27,12 +27,11 @@ class Ownership:
             self._dependents.setdefault(uid, {})[place] = None
 
     def dependents(self, uid: str) -> list[Place]:
+        """Where the objects lie that refer to this owner."""
         return list(self._dependents.get(uid, ()))
 
-    def is_alive(self, uid: str) -> bool:
-        return uid in self._places
-
     def place(self, uid: str) -> Place | None:
+        """Where the object with this uid lies, while it lives."""
         return self._places.get(uid)
 
 

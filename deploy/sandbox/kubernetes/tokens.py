@@ -12,7 +12,8 @@ import orjson
 
 from sandbox.kubernetes.clock import timestamp
 from sandbox.kubernetes.errors import BadRequest, NotFound, Unauthorized
-from sandbox.kubernetes.store import Event, Store
+from sandbox.kubernetes.history import Event
+from sandbox.kubernetes.store import Store
 
 Obj = dict[str, Any]
 

@@ -9,10 +9,11 @@ import orjson
 
 from sandbox.kubernetes.documents import Documents, partial, view_of
 from sandbox.kubernetes.errors import ApiError, BadRequest, Expired
+from sandbox.kubernetes.history import Event
 from sandbox.kubernetes.http import Request
 from sandbox.kubernetes.routing import Target
 from sandbox.kubernetes.selectors import FieldSelector, LabelSelector
-from sandbox.kubernetes.store import Event, Store
+from sandbox.kubernetes.store import Store
 
 Obj = dict[str, Any]
 

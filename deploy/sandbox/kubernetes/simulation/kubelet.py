@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from sandbox.kubernetes.history import Event
 from sandbox.kubernetes.simulation.pods import PodWorker
 from sandbox.kubernetes.simulation.programs import ProgramCatalogue
 from sandbox.kubernetes.simulation.view import is_finished
 from sandbox.kubernetes.simulation.world import World
-from sandbox.kubernetes.store import Event
 
 Obj = dict[str, Any]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import chain, islice
 from typing import Any, Protocol
 
+from sandbox.kubernetes.history import Event
 from sandbox.kubernetes.simulation import volumes
 from sandbox.kubernetes.simulation.placement import (
     NodeRoom,
@@ -20,7 +21,6 @@ from sandbox.kubernetes.simulation.quantities import amounts
 from sandbox.kubernetes.simulation.selectors import node_term_matches
 from sandbox.kubernetes.simulation.view import Key, is_finished, key_of
 from sandbox.kubernetes.simulation.world import World
-from sandbox.kubernetes.store import Event
 
 Obj = dict[str, Any]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sandbox.kubernetes.store import Event, Store
+from sandbox.kubernetes.history import Event
+from sandbox.kubernetes.store import Store
 
 Obj = dict[str, Any]
 Key = tuple[str, str | None, str]

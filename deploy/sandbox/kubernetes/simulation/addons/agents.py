@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from sandbox.kubernetes.history import Event
 from sandbox.kubernetes.simulation.view import Key, is_finished, is_ready, key_of
 from sandbox.kubernetes.simulation.world import World
-from sandbox.kubernetes.store import Event
 
 Obj = dict[str, Any]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from sandbox.kubernetes.history import Event
 from sandbox.kubernetes.simulation.addons.agents import Agent, label_node
 from sandbox.kubernetes.simulation.addons.features import FEATURE_PREFIX
 from sandbox.kubernetes.simulation.addons.operands import OPERANDS, POLICY, Operand, daemonset, find_policy, is_enabled
 from sandbox.kubernetes.simulation.world import World, owner_reference
-from sandbox.kubernetes.store import Event
 
 Obj = dict[str, Any]
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import yaml
 
+from sandbox.kubernetes.history import Event
 from sandbox.kubernetes.simulation.addons.agents import Agent, annotate_node, images_of, label_node, words_of
 from sandbox.kubernetes.simulation.addons.features import DEFAULT_CLASSES, FEATURE_PREFIX, features, labels_of
 from sandbox.kubernetes.simulation.view import controller_of
 from sandbox.kubernetes.simulation.world import World, owner_reference
-from sandbox.kubernetes.store import Event
 
 Obj = dict[str, Any]
 

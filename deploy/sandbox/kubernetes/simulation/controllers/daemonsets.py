@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from sandbox.kubernetes.history import Event
 from sandbox.kubernetes.simulation.controllers.reconciler import Reconciler
 from sandbox.kubernetes.simulation.selectors import node_selected, pinned_node, untolerated
 from sandbox.kubernetes.simulation.view import is_finished, is_ready
 from sandbox.kubernetes.simulation.world import World, short_hash
-from sandbox.kubernetes.store import Event
 
 Obj = dict[str, Any]
 

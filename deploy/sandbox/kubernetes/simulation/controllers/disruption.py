@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from sandbox.kubernetes.history import Event
 from sandbox.kubernetes.simulation.selectors import matches
 from sandbox.kubernetes.simulation.view import is_finished, is_ready
 from sandbox.kubernetes.simulation.world import World
-from sandbox.kubernetes.store import Event
 
 Obj = dict[str, Any]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from sandbox.kubernetes.history import Event
 from sandbox.kubernetes.simulation.kubelet import KubeletFleet
 from sandbox.kubernetes.simulation.nodes import conditions
 from sandbox.kubernetes.simulation.selectors import tolerates
 from sandbox.kubernetes.simulation.world import World
-from sandbox.kubernetes.store import Event
 
 Obj = dict[str, Any]
 

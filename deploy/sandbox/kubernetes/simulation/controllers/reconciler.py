@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+from sandbox.kubernetes.history import Event
 from sandbox.kubernetes.simulation.gpu_runtime import runtime_class_problem
 from sandbox.kubernetes.simulation.view import Key, controller_of, key_of
 from sandbox.kubernetes.simulation.world import World, owner_reference
-from sandbox.kubernetes.store import Event
 
 Obj = dict[str, Any]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from sandbox.kubernetes.history import Event
 from sandbox.kubernetes.simulation.selectors import subset
 from sandbox.kubernetes.simulation.view import is_finished, is_ready
 from sandbox.kubernetes.simulation.world import World, owner_reference
-from sandbox.kubernetes.store import Event
 
 Obj = dict[str, Any]
 
