@@ -28,21 +28,7 @@ _FLAGS = ["AVX2", "AVX512F", "AVX512VNNI", "AMXTILE", "AMXBF16", *(f"FLAG{i}" fo
 def node(number: int) -> dict[str, Any]:
     """One node."""
     name = f"gpu-{number:05}"
-    labels = {f"feature.node.kubernetes.io/cpu-cpuid.{flag}": "true" for flag in _FLAGS} | {
-        "kubernetes.io/arch": "amd64",
-        "kubernetes.io/hostname": name,
-        "node.kubernetes.io/instance-type": "p4de.24xlarge",
-        "topology.kubernetes.io/zone": "us-east-1a",
-        "feature.node.kubernetes.io/cpu-model.vendor_id": "Intel",
-        "feature.node.kubernetes.io/cpu-model.family": "6",
-        "feature.node.kubernetes.io/cpu-model.id": "143",
-        "feature.node.kubernetes.io/pci-0302_10de.present": "true",
-        "nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB",
-        "nvidia.com/gpu.count": "8",
-        "nvidia.com/gpu.memory": "81920",
-        "nvidia.com/cuda.driver-version.full": "580.95.05",
-        "nvidia.com/gpu.replicas": "1",
-    }
+    labels = _labels(name)
     register = [
         {"id": f"GPU-{uuid5(NAMESPACE_OID, f'{name}/{i}')}", "index": i, "count": 10, "devmem": 81920, "devcore": 100,
          "type": "NVIDIA A100-SXM4-80GB", "mode": "hami-core", "health": True}
@@ -75,6 +61,24 @@ def node(number: int) -> dict[str, Any]:
             "nodeInfo": {"architecture": "amd64", "kubeletVersion": "v1.36.4", "osImage": "Amazon Linux 2023"},
             "images": _IMAGES,
         },
+    }
+
+
+def _labels(name: str) -> dict[str, str]:
+    return {f"feature.node.kubernetes.io/cpu-cpuid.{flag}": "true" for flag in _FLAGS} | {
+        "kubernetes.io/arch": "amd64",
+        "kubernetes.io/hostname": name,
+        "node.kubernetes.io/instance-type": "p4de.24xlarge",
+        "topology.kubernetes.io/zone": "us-east-1a",
+        "feature.node.kubernetes.io/cpu-model.vendor_id": "Intel",
+        "feature.node.kubernetes.io/cpu-model.family": "6",
+        "feature.node.kubernetes.io/cpu-model.id": "143",
+        "feature.node.kubernetes.io/pci-0302_10de.present": "true",
+        "nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB",
+        "nvidia.com/gpu.count": "8",
+        "nvidia.com/gpu.memory": "81920",
+        "nvidia.com/cuda.driver-version.full": "580.95.05",
+        "nvidia.com/gpu.replicas": "1",
     }
 
 

@@ -58,55 +58,53 @@ def _namespace_contents(name: str, ca_pem: str) -> Iterator[Obj]:
 def _roles(resources: Resources) -> Iterator[Obj]:
     everything = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
     yield _role("cluster-admin", [everything, {"nonResourceURLs": ["*"], "verbs": ["*"]}])
-    namespaced = [k for k in resources if k.namespaced and "patch" in k.verbs]
+    yield from _roles_of_people(resources)
+    yield from _roles_of_everybody()
+
+
+def _roles_of_people(resources: Resources) -> Iterator[Obj]:
+    """`view`, `edit` and `admin` in a namespace, and a viewer of the whole cluster."""
     by_group: dict[str, list[str]] = {}
-    for kind in namespaced:
-        names = [kind.plural, *(f"{kind.plural}/{sub}" for sub in kind.subresources)]
-        by_group.setdefault(kind.group, []).extend(names)
+    for kind in resources:
+        if kind.namespaced and "patch" in kind.verbs:
+            names = [kind.plural, *(f"{kind.plural}/{sub}" for sub in kind.subresources)]
+            by_group.setdefault(kind.group, []).extend(names)
     viewed = [
-        {
-            "apiGroups": [group],
-            "resources": [n for n in names if n not in _NOT_VIEWED and _is_readable(n)],
-            "verbs": _READ,
-        }
+        _rule(group, [n for n in names if n not in _NOT_VIEWED and _is_readable(n)], _READ)
         for group, names in by_group.items()
     ]
-    viewed.append({"apiGroups": [""], "resources": ["namespaces"], "verbs": _READ})
+    viewed.append(_rule("", ["namespaces"], _READ))
     written = [
-        {"apiGroups": [group], "resources": [n for n in names if n not in {"roles", "rolebindings"}], "verbs": _WRITE}
+        _rule(group, [n for n in names if n not in {"roles", "rolebindings"}], _WRITE)
         for group, names in by_group.items()
         if group != "rbac.authorization.k8s.io"
     ]
-    secrets = {"apiGroups": [""], "resources": ["secrets", "pods/exec", "pods/attach", "pods/portforward"]}
-    edited = [*viewed, *written, {**secrets, "verbs": _READ}]
-    roles = {
-        "apiGroups": ["rbac.authorization.k8s.io"],
-        "resources": ["roles", "rolebindings"],
-        "verbs": [*_READ, *_WRITE],
-    }
-    reviews = {"apiGroups": ["authorization.k8s.io"], "resources": ["localsubjectaccessreviews"], "verbs": ["create"]}
+    secrets = _rule("", ["secrets", "pods/exec", "pods/attach", "pods/portforward"], _READ)
+    edited = [*viewed, *written, secrets]
+    roles = _rule("rbac.authorization.k8s.io", ["roles", "rolebindings"], [*_READ, *_WRITE])
+    reviews = _rule("authorization.k8s.io", ["localsubjectaccessreviews"], ["create"])
     yield _aggregated("view", viewed)
     yield _aggregated("edit", edited)
     yield _aggregated("admin", [*edited, roles, reviews])
+    cluster_wide = [k for k in resources if not k.namespaced and "patch" in k.verbs]
+    seen = [_rule(kind.group, [kind.plural], _READ) for kind in cluster_wide]
+    yield _role("sandbox:viewer", [*viewed, *seen, _rule("metrics.k8s.io", ["nodes", "pods"], _READ)])
+
+
+def _roles_of_everybody() -> Iterator[Obj]:
+    """What everyone who is known may ask: paths that describe the server, and what oneself may do."""
     paths = ["/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*", "/version", "/version/"]
     health = ["/healthz", "/livez", "/readyz"]
     yield _role("system:discovery", [{"nonResourceURLs": [*health, *paths], "verbs": ["get"]}])
-    yield _role(
-        "system:public-info-viewer", [{"nonResourceURLs": [*health, "/version", "/version/"], "verbs": ["get"]}]
-    )
-    asks = ["selfsubjectaccessreviews", "selfsubjectrulesreviews"]
-    about_self = {"apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"], "verbs": ["create"]}
-    access = {"apiGroups": ["authorization.k8s.io"], "resources": asks, "verbs": ["create"]}
-    yield _role("system:basic-user", [access, about_self])
-    cluster_wide = [k for k in resources if not k.namespaced and "patch" in k.verbs]
-    yield _role(
-        "sandbox:viewer",
-        [
-            *viewed,
-            *({"apiGroups": [kind.group], "resources": [kind.plural], "verbs": _READ} for kind in cluster_wide),
-            {"apiGroups": ["metrics.k8s.io"], "resources": ["nodes", "pods"], "verbs": _READ},
-        ],
-    )
+    info = [*health, "/version", "/version/"]
+    yield _role("system:public-info-viewer", [{"nonResourceURLs": info, "verbs": ["get"]}])
+    about_self = _rule("authentication.k8s.io", ["selfsubjectreviews"], ["create"])
+    asks = _rule("authorization.k8s.io", ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], ["create"])
+    yield _role("system:basic-user", [asks, about_self])
+
+
+def _rule(group: str, resources: list[str], verbs: list[str]) -> Obj:
+    return {"apiGroups": [group], "resources": resources, "verbs": verbs}
 
 
 def _is_readable(name: str) -> bool:

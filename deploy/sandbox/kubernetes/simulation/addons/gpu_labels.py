@@ -35,14 +35,13 @@ def labels(machine: Machine, sharing: Sharing, *, mig: str, now: float) -> dict[
     healthy = machine.healthy()
     if not healthy or machine.driver is None:
         return {}
-    model, driver = healthy[0].model, machine.driver.split(".")
+    model = healthy[0].model
     split = machine.profile.partitioned and model.mig_profile is not None
     product, count, memory = model.label, len(healthy), model.memory_mib
     if split and mig == "single":
         product, count, memory = f"{product}-MIG-{model.mig_profile}", count * _SLICES, memory // 8
     if sharing.replicas > 1 and not sharing.renamed:
         product += "-SHARED"
-    runtime = "13.0" if int(driver[0]) >= 580 else "12.4"
     found = {
         "gpu.product": product,
         "gpu.count": str(count),
@@ -58,18 +57,7 @@ def labels(machine: Machine, sharing: Sharing, *, mig: str, now: float) -> dict[
         "mig.strategy": mig,
         "mps.capable": "false",
         "vgpu.present": "false",
-        "cuda.driver-version.full": machine.driver,
-        "cuda.driver-version.major": driver[0],
-        "cuda.driver-version.minor": driver[1],
-        "cuda.driver-version.revision": driver[2] if len(driver) > 2 else "",
-        "cuda.driver.major": driver[0],
-        "cuda.driver.minor": driver[1],
-        "cuda.driver.rev": driver[2] if len(driver) > 2 else "",
-        "cuda.runtime-version.full": runtime,
-        "cuda.runtime-version.major": runtime.split(".", maxsplit=1)[0],
-        "cuda.runtime-version.minor": runtime.split(".")[1],
-        "cuda.runtime.major": runtime.split(".", maxsplit=1)[0],
-        "cuda.runtime.minor": runtime.split(".")[1],
+        **_cuda_versions(machine.driver),
         "gfd.timestamp": str(int(now)),
     }
     if split and mig == "mixed":
@@ -81,3 +69,24 @@ def labels(machine: Machine, sharing: Sharing, *, mig: str, now: float) -> dict[
             f"{name}.replicas": "1",
         }
     return {f"nvidia.com/{key}": value for key, value in found.items()}
+
+
+def _cuda_versions(driver: str) -> dict[str, str]:
+    """Discovery says each version twice, under an older and a newer name."""
+    major, minor, revision = [*driver.split("."), "", ""][:3]
+    runtime = "13.0" if int(major) >= 580 else "12.4"
+    runtime_major, runtime_minor = runtime.split(".")
+    return {
+        "cuda.driver-version.full": driver,
+        "cuda.driver-version.major": major,
+        "cuda.driver-version.minor": minor,
+        "cuda.driver-version.revision": revision,
+        "cuda.driver.major": major,
+        "cuda.driver.minor": minor,
+        "cuda.driver.rev": revision,
+        "cuda.runtime-version.full": runtime,
+        "cuda.runtime-version.major": runtime_major,
+        "cuda.runtime-version.minor": runtime_minor,
+        "cuda.runtime.major": runtime_major,
+        "cuda.runtime.minor": runtime_minor,
+    }
