@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,24 +18,18 @@ class ScriptedFailure(Exception):
 
 @dataclass
 class ScriptedContext:
-    """Plays `Context`: each engine task is the tuple (kind, name, payload), and every one is recorded."""
+    """Plays `Context`: each engine task is the tuple (name, payload), and every one is recorded."""
 
-    instance_id: str = "instance-1"
-    now: datetime = datetime(2030, 1, 1, tzinfo=UTC)
-    is_replaying: bool = False
     failures: tuple[type[BaseException], ...] = (ScriptedFailure,)
     patches: frozenset[str] = frozenset()
-    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    calls: list[tuple[str, Any]] = field(default_factory=list)
 
     def is_patched(self, name: str) -> bool:
         return name in self.patches
 
-    def __getattr__(self, kind: str) -> Callable[..., Any]:
-        def record(*arguments: Any) -> tuple[Any, ...]:
-            self.calls.append((kind, *arguments[:2]))
-            return self.calls[-1]
-
-        return record
+    def call_activity(self, name: str, payload: Any, _retry: object) -> tuple[str, Any]:
+        self.calls.append((name, payload))
+        return self.calls[-1]
 
 
 def drive(orchestrator: Callable[..., Any], payload: BaseModel, replies: Sequence[Any]) -> tuple[Any, ScriptedContext]:

@@ -4,36 +4,20 @@
 measures what 1,000 waiting workflows add to the service.
 """
 
-import asyncio
 import os
 import sys
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import dapr.ext.workflow as wf
-from pydantic import BaseModel
 
 from benchmarks.subjects.tiny import measure, report
 from budcluster.durable.backend import BackendKind, choose_backend
-from budcluster.durable.context import Context, Steps, wait_for_event
-from budcluster.durable.refs import WorkflowRef
-from budcluster.durable.runtime import WorkflowHost
 from budcluster.durable.sdk import address_of
-from budcluster.durable.starter import WorkflowStarter
 
 WAITING = 1_000
-
-
-class Number(BaseModel):
-    value: int
-
-
-WAIT = WorkflowRef("bench_wait", takes=Number, gives=Number)
-
-
-def wait(ctx: Context, _: Number) -> Steps[Number]:
-    return (yield from wait_for_event(ctx, "go", takes=Number))
 
 
 def speed() -> None:
@@ -64,22 +48,27 @@ def speed() -> None:
     backend.stop(grace_s=1)
 
 
-async def memory() -> None:
+def memory() -> None:
     import budcluster.server  # noqa: F401, PLC0415 - what the service holds anyway
 
     before = _rss_mb()
     backend = choose_backend(BackendKind.AUTO, os.environ, dsn=os.environ["DSN"])
-    host, starter = WorkflowHost(backend), WorkflowStarter(backend)
-    host.add_workflow(WAIT, wait)
-    await host.start()
-    async with asyncio.timeout(30):
-        while not host.ready():  # noqa: ASYNC110 - the host is ready when its own thread says so
-            await asyncio.sleep(0.01)
+    with address_of(backend.start()) as options:
+        runtime = wf.WorkflowRuntime(logger_options=options)
+        client = wf.DaprWorkflowClient(logger_options=options)
+
+    @runtime.workflow(name="bench_wait")
+    def wait(ctx: wf.DaprWorkflowContext, _: int) -> Generator[Any, Any, int]:
+        return (yield ctx.wait_for_external_event("go"))
+
+    runtime.start()
     idle = _rss_mb()
-    await asyncio.gather(*(starter.start(WAIT, Number(value=n), instance_id=f"wait-{n}") for n in range(WAITING)))
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda n: client.schedule_new_workflow(wait, input=n), range(WAITING)))
     report({"before_mb": before, "idle_mb": idle, "waiting_mb": _rss_mb()})
-    await starter.close()
-    await host.stop()
+    client.close()
+    runtime.shutdown()
+    backend.stop(grace_s=1)
 
 
 def _rss_mb() -> float:
@@ -88,4 +77,4 @@ def _rss_mb() -> float:
 
 
 if __name__ == "__main__":
-    asyncio.run(memory()) if sys.argv[1:] == ["memory"] else speed()
+    memory() if sys.argv[1:] == ["memory"] else speed()

@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, TypeVar, overload
 
 from pydantic import BaseModel, ValidationError
 
-from budcluster.durable.context import Context, Pending, Retry, StepFailed, Steps, wait_for
+from budcluster.durable.context import Context, Retry, StepFailed, Steps
 from budcluster.durable.errors import NonRetryableError
 
 In = TypeVar("In", bound=BaseModel)
@@ -64,38 +64,20 @@ class ActivityRef(Generic[In, Out]):
 
     def __call__(self, ctx: Context, payload: In) -> Steps[Out]:
         """Run it and wait. Raises StepFailed once it has failed for good."""
-        return (yield from wait_for(ctx, self.begin(ctx, payload)))
+        try:
+            given = yield ctx.call_activity(self.name, encode(payload), self.retry)
+        except ctx.failures as error:
+            raise StepFailed(self.name, error) from error
+        result: Out = decode(self.gives, given, what=self.name)
+        return result
 
-    def begin(self, ctx: Context, payload: In) -> Pending[Out]:
-        """Run it; wait for it later or together with others."""
-        task = ctx.call_activity(self.name, encode(payload), self.retry)
-        return Pending(self.name, task, lambda raw: decode(self.gives, raw, what=self.name))
 
-
-@dataclass(frozen=True, slots=True, init=False)
-class WorkflowRef(Generic[In, Out]):
-    """A workflow. Services start it through WorkflowStarter; called in an orchestrator it runs as a child."""
+@dataclass(frozen=True, slots=True)
+class WorkflowRef(Generic[In]):
+    """A workflow. Services start it through WorkflowStarter."""
 
     name: str
     takes: type[In]
-    gives: type[Out]
-
-    @overload
-    def __init__(self: "WorkflowRef[In, None]", name: str, *, takes: type[In]) -> None: ...
-    @overload
-    def __init__(self, name: str, *, takes: type[In], gives: type[Out]) -> None: ...
-    def __init__(self, name: str, *, takes: type[In], gives: Any = _NOTHING) -> None:
-        for field, value in (("name", name), ("takes", takes), ("gives", gives)):
-            object.__setattr__(self, field, value)
-
-    def __call__(self, ctx: Context, payload: In, *, instance_id: str | None = None) -> Steps[Out]:
-        """Run it as a child and wait. Raises StepFailed when it failed or was terminated."""
-        return (yield from wait_for(ctx, self.begin(ctx, payload, instance_id=instance_id)))
-
-    def begin(self, ctx: Context, payload: In, *, instance_id: str | None = None) -> Pending[Out]:
-        """Start it as a child. Without an id the parent's id and the position make one; a given one must be unique."""
-        task = ctx.call_child(self.name, encode(payload), instance_id)
-        return Pending(self.name, task, lambda raw: decode(self.gives, raw, what=self.name))
 
 
 __all__ = ["NEVER", "PATIENT", "QUICK", "ActivityRef", "Context", "Retry", "StepFailed", "Steps", "WorkflowRef"]

@@ -8,7 +8,6 @@ that the worker is not ready yet.
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass
 from typing import Any, Final
 
 import dapr.ext.workflow as wf
@@ -30,14 +29,6 @@ Activity = Callable[[Any, "Execution"], Awaitable[Any]]
 Orchestrator = Callable[[Context, Any], Steps[Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Workflow:
-    ref: WorkflowRef[Any, Any]
-    orchestrator: Orchestrator
-    version: str | None
-    is_latest: bool
-
-
 class WorkflowHost:
     """One process's worker. Register everything, then start."""
 
@@ -46,7 +37,7 @@ class WorkflowHost:
         self._backend = backend
         self._threads = threads
         self._activities_limit = activities
-        self._workflows: list[_Workflow] = []
+        self._workflows: list[tuple[WorkflowRef[Any], Orchestrator]] = []
         self._activities: dict[str, tuple[ActivityRef[Any, Any], Activity]] = {}
         self._running: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -55,16 +46,9 @@ class WorkflowHost:
         self._runtime: wf.WorkflowRuntime | None = None
         self._is_ready = False
 
-    def add_workflow(
-        self,
-        ref: WorkflowRef[Any, Any],
-        orchestrator: Orchestrator,
-        *,
-        version: str | None = None,
-        is_latest: bool = True,
-    ) -> None:
-        """`orchestrator` runs what `ref` names. With versions, instances stay with the one they began with."""
-        self._workflows.append(_Workflow(ref, orchestrator, version, is_latest))
+    def add_workflow(self, ref: WorkflowRef[Any], orchestrator: Orchestrator) -> None:
+        """`orchestrator` runs what `ref` names."""
+        self._workflows.append((ref, orchestrator))
 
     def add_activity(self, ref: ActivityRef[Any, Any], activity: Activity) -> None:
         """`activity(payload, execution)` does what `ref` names. Raises ValueError when the name is taken."""
@@ -143,14 +127,8 @@ class WorkflowHost:
                 log.info("workflow_worker.connected" if is_ready else "workflow_worker.disconnected")
 
     def _register(self, runtime: wf.WorkflowRuntime) -> None:
-        for workflow in self._workflows:
-            function = _orchestrator(workflow.ref, workflow.orchestrator)
-            if workflow.version is None:
-                runtime.register_workflow(function, name=workflow.ref.name)
-            else:
-                runtime.register_versioned_workflow(
-                    function, name=workflow.ref.name, version_name=workflow.version, is_latest=workflow.is_latest
-                )
+        for workflow, orchestrator in self._workflows:
+            runtime.register_workflow(_orchestrator(workflow, orchestrator), name=workflow.name)
         for ref, activity in self._activities.values():
             runtime.register_activity(self._bridge(ref, activity), name=ref.name)
 
@@ -176,7 +154,7 @@ class WorkflowHost:
             self._running.discard(task)
 
 
-def _orchestrator(ref: WorkflowRef[Any, Any], orchestrator: Orchestrator) -> Callable[..., Generator[Any, Any, Any]]:
+def _orchestrator(ref: WorkflowRef[Any], orchestrator: Orchestrator) -> Callable[..., Generator[Any, Any, Any]]:
     """The orchestrator as the SDK calls it. A function of its own each time: the SDK marks what it registered."""
 
     def run(ctx: Any, raw: Any = None) -> Generator[Any, Any, Any]:

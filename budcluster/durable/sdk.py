@@ -6,17 +6,14 @@ Importing this module imports grpc and dapr, which takes most of a second.
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
 from typing import Any, Final
 
 import dapr.ext.workflow as wf
 from dapr.conf import settings
-from pydantic import BaseModel
 
 from budcluster.durable.backend import Address
 from budcluster.durable.context import Retry
-from budcluster.durable.refs import encode
 
 _CALL_TIMEOUT_S: Final = 30
 _LOGGERS: Final = (
@@ -64,44 +61,11 @@ class DaprContext:
     def __init__(self, inner: wf.DaprWorkflowContext) -> None:
         self._inner = inner
 
-    @property
-    def instance_id(self) -> str:
-        return str(self._inner.instance_id)
-
-    @property
-    def now(self) -> datetime:
-        return self._inner.current_utc_datetime.replace(tzinfo=UTC)
-
-    @property
-    def is_replaying(self) -> bool:
-        return bool(self._inner.is_replaying)
-
     def is_patched(self, name: str) -> bool:
         return bool(self._inner.is_patched(name))
 
-    def set_status(self, text: str) -> None:
-        self._inner.set_custom_status(text)
-
-    def continue_as_new(self, payload: BaseModel) -> None:
-        self._inner.continue_as_new(encode(payload), save_events=True)
-
     def call_activity(self, name: str, payload: Any, retry: Retry) -> Any:
         return self._inner.call_activity(name, input=payload, retry_policy=_policy(retry))
-
-    def call_child(self, name: str, payload: Any, instance_id: str | None) -> Any:
-        return self._inner.call_child_workflow(name, input=payload, instance_id=instance_id)
-
-    def create_timer(self, delay: timedelta) -> Any:
-        return self._inner.create_timer(delay)
-
-    def wait_for_event(self, name: str, timeout: timedelta | None) -> Any:
-        return self._inner.wait_for_external_event(name, timeout=timeout)
-
-    def when_all(self, tasks: Sequence[Any]) -> Any:
-        return wf.when_all(list(tasks))
-
-    def when_any(self, tasks: Sequence[Any]) -> Any:
-        return wf.when_any(list(tasks))
 
 
 def _policy(retry: Retry) -> wf.RetryPolicy | None:

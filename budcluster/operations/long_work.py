@@ -45,7 +45,7 @@ _STOP_GRACE_S: Final = 3.0
 class Feature:
     """What a feature brings: its workflows and activities, who follows its operations, its periodic jobs."""
 
-    workflows: "Sequence[tuple[WorkflowRef[Any, Any], Orchestrator]]" = ()
+    workflows: "Sequence[tuple[WorkflowRef[Any], Orchestrator]]" = ()
     activities: "Sequence[tuple[ActivityRef[Any, Any], Activity]]" = ()
     followers: Mapping[str, Follower] = field(default_factory=dict)
     """By kind of operation."""

@@ -15,12 +15,12 @@ from budcluster.durable.backend import (
     EmbeddedBackend,
     choose_backend,
 )
-from budcluster.durable.context import Context, Steps, wait_for_event
-from budcluster.durable.errors import InstanceStillRunning, NonRetryableError, UnknownInstance, WorkflowsUnavailable
+from budcluster.durable.context import Context, Steps
+from budcluster.durable.errors import InstanceStillRunning, NonRetryableError, WorkflowsUnavailable
 from budcluster.durable.execution import Execution
 from budcluster.durable.refs import NEVER, ActivityRef, WorkflowRef
 from budcluster.durable.runtime import WorkflowHost
-from budcluster.durable.starter import InstanceStatus, WorkflowStarter
+from budcluster.durable.starter import WorkflowStarter
 from tests.fixtures.workflows import close_leftovers
 
 
@@ -31,20 +31,14 @@ class Number(BaseModel):
 INCREASE = ActivityRef("increase", takes=Number, gives=Number, retry=NEVER)
 HANG = ActivityRef("hang", takes=Number, retry=NEVER)
 REFUSE = ActivityRef("refuse", takes=Number)
-COUNT = WorkflowRef("count", takes=Number, gives=Number)
-WAIT = WorkflowRef("wait", takes=Number, gives=Number)
+COUNT = WorkflowRef("count", takes=Number)
 STUCK = WorkflowRef("stuck", takes=Number)
 REFUSED = WorkflowRef("refused", takes=Number)
 
 
-def count(ctx: Context, number: Number) -> Steps[Number]:
+def count(ctx: Context, number: Number) -> Steps[None]:
     for _ in range(2):
         number = yield from INCREASE(ctx, number)
-    return number
-
-
-def wait(ctx: Context, _: Number) -> Steps[Number]:
-    return (yield from wait_for_event(ctx, "go", takes=Number))
 
 
 def stuck(ctx: Context, number: Number) -> Steps[None]:
@@ -60,12 +54,14 @@ class Work:
 
     def __init__(self) -> None:
         self.loops: set[asyncio.AbstractEventLoop] = set()
+        self.numbers: list[int] = []
         self.executions: list[Execution] = []
         self.hanging = asyncio.Event()
         self.was_cancelled = False
 
     async def increase(self, number: Number, execution: Execution) -> Number:
         self.loops.add(asyncio.get_running_loop())
+        self.numbers.append(number.value)
         self.executions.append(execution)
         return Number(value=number.value + 1)
 
@@ -101,7 +97,7 @@ async def embedded(database_url: str) -> EmbeddedBackend:
 @pytest.fixture
 async def host(embedded: EmbeddedBackend, work: Work) -> AsyncIterator[WorkflowHost]:
     host = WorkflowHost(embedded)
-    for ref, orchestrator in ((COUNT, count), (WAIT, wait), (STUCK, stuck), (REFUSED, refused)):
+    for ref, orchestrator in ((COUNT, count), (STUCK, stuck), (REFUSED, refused)):
         host.add_workflow(ref, orchestrator)
     host.add_activity(INCREASE, work.increase)
     host.add_activity(HANG, work.hang)
@@ -119,24 +115,19 @@ async def starter(embedded: EmbeddedBackend, host: WorkflowHost) -> AsyncIterato
     await starter.close()
 
 
-async def ended(starter: WorkflowStarter, instance_id: str) -> InstanceStatus:
+async def end(starter: WorkflowStarter, instance_id: str) -> None:
     async def is_over() -> bool:
         return not await starter.is_alive(instance_id)
 
     await until(is_over)
-    state = await starter.state(instance_id)
-    assert state is not None
-    return state.status
 
 
 async def test_activities_run_on_the_application_s_loop_with_a_key_for_each_call(
     starter: WorkflowStarter, work: Work
 ) -> None:
     assert await starter.start(COUNT, Number(value=1), instance_id="count-1")
-    assert await ended(starter, "count-1") is InstanceStatus.COMPLETED
-    state = await starter.state("count-1")
-    assert state is not None
-    assert state.output == '{"value": 3}'
+    await end(starter, "count-1")
+    assert work.numbers == [1, 2]
     assert work.loops == {asyncio.get_running_loop()}
     assert {execution.instance_id for execution in work.executions} == {"count-1"}
     assert len({execution.task_execution_id for execution in work.executions}) == 2
@@ -145,41 +136,37 @@ async def test_activities_run_on_the_application_s_loop_with_a_key_for_each_call
 async def test_starting_twice_starts_once_also_after_the_end(starter: WorkflowStarter, work: Work) -> None:
     assert await starter.start(COUNT, Number(value=1), instance_id="count-1")
     assert not await starter.start(COUNT, Number(value=1), instance_id="count-1")
-    await ended(starter, "count-1")
+    await end(starter, "count-1")
     assert not await starter.start(COUNT, Number(value=1), instance_id="count-1")
     assert len(work.executions) == 2
 
 
 async def test_a_purged_instance_can_be_started_again(starter: WorkflowStarter, work: Work) -> None:
     await starter.start(COUNT, Number(value=1), instance_id="count-1")
-    await ended(starter, "count-1")
+    await end(starter, "count-1")
     await starter.purge("count-1")
     await starter.purge("count-1")
     assert await starter.start(COUNT, Number(value=1), instance_id="count-1")
-    await ended(starter, "count-1")
+    await end(starter, "count-1")
     assert len(work.executions) == 4
 
 
-async def test_an_event_reaches_a_waiting_workflow(starter: WorkflowStarter) -> None:
-    await starter.start(WAIT, Number(value=1), instance_id="wait-1")
+async def test_an_instance_is_only_forgotten_once_it_has_ended(starter: WorkflowStarter, work: Work) -> None:
+    await starter.start(STUCK, Number(value=1), instance_id="stuck-1")
+    await work.hanging.wait()
     with pytest.raises(InstanceStillRunning):
-        await starter.purge("wait-1")
-    await starter.raise_event("wait-1", "go", Number(value=0))
-    assert await ended(starter, "wait-1") is InstanceStatus.COMPLETED
+        await starter.purge("stuck-1")
+    assert await starter.is_alive("stuck-1")
 
 
-async def test_what_is_unknown_is_said_to_be_unknown(starter: WorkflowStarter) -> None:
-    assert await starter.state("nobody") is None
-    with pytest.raises(UnknownInstance, match="nobody"):
-        await starter.raise_event("nobody", "go", Number(value=1))
+async def test_an_instance_that_never_was_is_not_alive_and_forgotten_already(starter: WorkflowStarter) -> None:
+    assert not await starter.is_alive("nobody")
+    await starter.purge("nobody")
 
 
 async def test_a_hopeless_activity_is_tried_once(starter: WorkflowStarter, work: Work) -> None:
     await starter.start(REFUSED, Number(value=1), instance_id="refused-1")
-    assert await ended(starter, "refused-1") is InstanceStatus.FAILED
-    state = await starter.state("refused-1")
-    assert state is not None
-    assert (state.error_type, state.error_message) == ("StepFailed", "refuse: never")
+    await end(starter, "refused-1")
     assert len(work.executions) == 1
 
 
@@ -207,7 +194,7 @@ async def test_without_a_sidecar_start_and_stop_are_quick_and_calls_fail_with_a_
         await host.start()
         assert not host.ready()
         with pytest.raises(WorkflowsUnavailable, match="UNAVAILABLE"):
-            await starter.state("any")
+            await starter.is_alive("any")
         await starter.close()
         await host.stop()
     # This worker never got as far as to know its event loop.

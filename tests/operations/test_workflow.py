@@ -32,7 +32,7 @@ def provision(ctx: Context, payload: OperationPayload) -> Steps[bool]:
 def _calls(replies: list[Any]) -> tuple[Any, list[str], dict[str, Any]]:
     """Result, names of the activities called, and the payload of the last one."""
     result, context = drive(provision, PAYLOAD, replies)
-    return result, [call[1] for call in context.calls], context.calls[-1][2]
+    return result, [name for name, _ in context.calls], context.calls[-1][1]
 
 
 async def test_all_steps_run_in_order_and_the_end_is_marked() -> None:
