@@ -62,6 +62,7 @@ def memory() -> None:
         return (yield ctx.wait_for_external_event("go"))
 
     runtime.start()
+    runtime.wait_for_worker_ready(30)
     idle = _rss_mb()
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda n: client.schedule_new_workflow(wait, input=n), range(WAITING)))

@@ -67,11 +67,6 @@ def cores(text: str | int) -> Decimal:
     return _not_negative(text)
 
 
-def bytes_of(text: str | int) -> int:
-    """Bytes, not negative; a fraction of a byte counts as one, as in `Quantity.Value()`. Raises InvalidQuantity."""
-    return int(_not_negative(text).to_integral_value(ROUND_UP, _EXACT))
-
-
 def count(text: str | int) -> int:
     """Whole devices, not negative: extended resources such as `nvidia.com/gpu`. Raises InvalidQuantity."""
     value = _not_negative(text)

@@ -74,9 +74,6 @@ NEWEST_TESTED: Final = Minor(1, 37)
 """The newest release when this was written (2026-08-26)."""
 KUBELET_BEHIND: Final = 3
 """Minor releases that a kubelet may be older than its API server. It may never be newer."""
-KUBECTL_APART: Final = 1
-SCHEDULER_BEHIND: Final = 1
-"""Also the controller manager. HAMi's copy of kube-scheduler must be of the very minor."""
 
 
 class Support(StrEnum):
@@ -134,30 +131,6 @@ def judge_kubelet(kubelet: Version, *, server: Version) -> Verdict:
             f"{KUBELET_BEHIND} are supported. Upgrade the node."
         )
         return Verdict(Support.REFUSED, sentence)
-    return Verdict(Support.SUPPORTED)
-
-
-def judge_kubectl(client: Version, *, server: Version) -> Verdict:
-    """Whether this kubectl may be used with that API server; farther apart usually works, and is not supported."""
-    apart = _minors_apart(server, client)
-    if apart is None or abs(apart) > KUBECTL_APART:
-        sentence = (
-            f"kubectl {client} is more than {KUBECTL_APART} minor release away from the API server {server}; "
-            f"install kubectl {server.minor}."
-        )
-        return Verdict(Support.UNTESTED, sentence)
-    return Verdict(Support.SUPPORTED)
-
-
-def judge_scheduler(scheduler: Version, *, server: Version, exact: bool = False) -> Verdict:
-    """Whether a kube-scheduler or controller manager may be of this version; `exact` asks for the very minor (HAMi)."""
-    behind = 0 if exact else SCHEDULER_BEHIND
-    apart = _minors_apart(server, scheduler)
-    if apart is None or not 0 <= apart <= behind:
-        wanted = f"of {server.minor}" if exact else f"of {server.minor} or {behind} minor release older"
-        return Verdict(
-            Support.REFUSED, f"The kube-scheduler {scheduler} does not fit the API server; use one {wanted}."
-        )
     return Verdict(Support.SUPPORTED)
 
 

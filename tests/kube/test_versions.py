@@ -9,9 +9,7 @@ from budcluster.kube.versions import (
     Support,
     UnreadableVersion,
     Version,
-    judge_kubectl,
     judge_kubelet,
-    judge_scheduler,
     judge_server,
 )
 
@@ -82,22 +80,6 @@ def test_servers_are_judged(text: str, support: Support, says: str) -> None:
 )
 def test_kubelets_may_be_three_older_and_never_newer(kubelet: str, support: str) -> None:
     assert judge_kubelet(version(kubelet), server=version("1.35.0")).support == support
-
-
-@pytest.mark.parametrize(
-    ("client", "support"), [("1.34.0", "SUPPORTED"), ("1.36.0", "SUPPORTED"), ("1.33.0", "UNTESTED")]
-)
-def test_kubectl_may_be_one_apart(client: str, support: str) -> None:
-    assert judge_kubectl(version(client), server=version("1.35.0")).support == support
-
-
-def test_a_scheduler_may_be_one_older_but_hamis_must_be_the_same() -> None:
-    server = version("1.35.2")
-    assert judge_scheduler(version("1.34.0"), server=server).support is Support.SUPPORTED
-    assert judge_scheduler(version("1.33.0"), server=server).support is Support.REFUSED
-    assert judge_scheduler(version("1.36.0"), server=server).support is Support.REFUSED
-    assert judge_scheduler(version("1.34.0"), server=server, exact=True).support is Support.REFUSED
-    assert judge_scheduler(version("1.35.9"), server=server, exact=True).support is Support.SUPPORTED
 
 
 @given(st.text())

@@ -111,10 +111,6 @@ class EmbeddedSidecar:
         self._thread.join(grace_s + 15)
         self._thread = None
 
-    def is_registered(self) -> bool:
-        """Whether this process is known to PostgreSQL, and so may take work."""
-        return self._presence is not None and self._presence.owner is not None
-
     def snapshot(self) -> dict[str, int]:
         """Numbers for metrics: work that waits and runs, and what has happened since the start."""
         if self._dispatcher is None or self._presence is None or self._store is None:

@@ -29,11 +29,6 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def micro_timestamp(moment: datetime) -> str:
-    """RFC 3339 with microseconds, as metav1.MicroTime is written."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def parse_timestamp(text: str) -> datetime:
-    """Read what `timestamp` and `micro_timestamp` write. Raises ValueError for anything else."""
+    """Read what `timestamp` writes, or the same with fractions of a second. Raises ValueError for anything else."""
     return datetime.fromisoformat(text)

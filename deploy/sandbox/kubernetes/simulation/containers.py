@@ -219,11 +219,6 @@ class Container:
             failed=lambda message: self._warn("Unhealthy", f"{kind} probe failed: {message}"),
         ))  # fmt: skip
 
-    def wake_probes(self) -> None:
-        """Something changed what the program answers."""
-        for prober in self._probers:
-            prober.wake()
-
     def kill(self, reason: str, message: str) -> None:
         """Let kubelet end the process because of a probe: SIGTERM, then SIGKILL."""
         self._say(reason, message)

@@ -84,12 +84,6 @@ class Prober:
             self._timer.cancel()
             self._timer = None
 
-    def wake(self) -> None:
-        """Ask again soon, because something outside changed the answers."""
-        self.stop()
-        self._stopped = False
-        self._timer = self._world.after(float(self._probe.get("periodSeconds", 10)), self._tick)
-
     def _tick(self) -> None:
         self._timer = None
         verdict = self._check()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from sandbox.kubernetes.history import Event
@@ -67,11 +66,6 @@ class View:
     def count(self, uid: str) -> int:
         """How many objects of all kinds an owner controls."""
         return len(self._owned.get(uid, ()))
-
-    def all_pods(self) -> Iterator[Obj]:
-        """Every pod that is bound to a node."""
-        for pods in self._by_node.values():
-            yield from pods.values()
 
     def _on_event(self, event: Event) -> None:
         key, gone = key_of(event.obj), event.type == "DELETED"

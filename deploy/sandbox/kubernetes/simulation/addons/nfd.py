@@ -126,7 +126,6 @@ class NfdMaster(Agent):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self._written: dict[str, set[str]] = {}
         self._stop_features = world.store.subscribe(self._on_feature, kinds=(KIND,))
 
     def stop(self) -> None:
