@@ -243,13 +243,6 @@ class Settings(BaseSettings):
         url = make_url(self.database_url.get_secret_value()).set(drivername="postgresql")
         return url.render_as_string(hide_password=False)
 
-    @property
-    def uses_dapr(self) -> bool:
-        """Whether workflows run on a Dapr sidecar."""
-        if self.workflow_backend is not WorkflowBackend.AUTO:
-            return self.workflow_backend is WorkflowBackend.DAPR
-        return self.dapr_grpc_endpoint is not None or self.dapr_grpc_port is not None
-
     @classmethod
     def load(cls) -> Self:
         """Read the environment. Raises WrongSettings with one sentence a problem."""

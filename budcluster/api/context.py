@@ -5,7 +5,6 @@ import secrets
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -15,21 +14,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 log = structlog.get_logger(__name__)
 
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked every few seconds by machines: counted, not logged."""
 
 
-@dataclass(frozen=True)
-class Trace:
-    """The caller's trace (W3C Trace Context), to be handed on to systems behind this service."""
-
-    trace_id: str
-    traceparent: str
-
-
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-_trace: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
 
 def request_id() -> str | None:
@@ -37,20 +27,15 @@ def request_id() -> str | None:
     return _request_id.get()
 
 
-def current_trace() -> Trace | None:
-    """The trace that the request being served belongs to, if its caller sent one."""
-    return _trace.get()
-
-
-def parse_traceparent(value: str | None) -> Trace | None:
-    """A trace from a `traceparent` header; None when it is absent or malformed, as W3C Trace Context asks (3.2.2)."""
-    match = _TRACEPARENT.fullmatch(value or "")
+def trace_id(traceparent: str | None) -> str | None:
+    """The caller's trace (W3C Trace Context); None where the header is absent or malformed, as 3.2.2 asks."""
+    match = _TRACEPARENT.fullmatch(traceparent or "")
     if match is None:
         return None
-    version, trace_id, parent, flags, rest = match.groups()
-    if version == "ff" or (version == "00" and rest) or not trace_id.strip("0") or not parent.strip("0"):
+    version, trace, parent, rest = match.groups()
+    if version == "ff" or (version == "00" and rest) or not trace.strip("0") or not parent.strip("0"):
         return None
-    return Trace(trace_id=trace_id, traceparent=f"00-{trace_id}-{parent}-{flags}")
+    return trace
 
 
 Observer = Callable[[str, str, int, float], None]
@@ -72,11 +57,10 @@ class RequestContext:
         headers = Headers(scope=scope)
         asked = headers.get("x-request-id", "")
         identity = asked if _SANE_ID.fullmatch(asked) else secrets.token_hex(12)
-        trace = parse_traceparent(headers.get("traceparent"))
+        trace = trace_id(headers.get("traceparent"))
         _request_id.set(identity)
-        _trace.set(trace)
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=identity, **({"trace_id": trace.trace_id} if trace else {}))
+        structlog.contextvars.bind_contextvars(request_id=identity, **({"trace_id": trace} if trace else {}))
         await self._serve(scope, receive, send, identity)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, identity: str) -> None:

@@ -6,14 +6,13 @@
 with `Clusters = Annotated[ClusterService, provided(ClusterService)]`.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 
 from budcluster.api.edge import Actor, Edge, actor_of
 from budcluster.api.transaction import Transaction
-from budcluster.config import Settings
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import ReadSession, WriteSession
 
@@ -34,16 +33,8 @@ async def _changing(request: Request) -> Transaction:
     return transaction
 
 
-async def _after_commit(request: Request) -> Callable[[Callable[[], Awaitable[object]]], None]:
-    return (await _changing(request)).afterwards.append
-
-
 async def _actor(request: Request) -> Actor:
     return actor_of(request)
-
-
-async def _settings(request: Request) -> Settings:
-    return Edge.of(request).settings
 
 
 async def _clock(request: Request) -> Clock:
@@ -59,11 +50,7 @@ Write = Annotated[WriteSession, Depends(_write)]
 Changing = Annotated[Transaction, Depends(_changing)]
 """The same before it begins, for handlers that have slow things to do first; they call its `begin` themselves."""
 
-AfterCommit = Annotated[Callable[[Callable[[], Awaitable[object]]], None], Depends(_after_commit)]
-"""Call it with an async function that is to run once the request's transaction is committed."""
-
 CurrentActor = Annotated[Actor, Depends(_actor)]
-CurrentSettings = Annotated[Settings, Depends(_settings)]
 CurrentClock = Annotated[Clock, Depends(_clock)]
 
 

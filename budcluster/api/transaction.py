@@ -1,17 +1,16 @@
 """One transaction a changing request: the route commits, once, before anything is answered.
 
 A router whose routes change things is made with `route_class=TransactionalRoute`. Its handlers take `Write` (see
-`api.dependencies`), flush, and never commit. What must happen only when the change is safe, such as starting a
-workflow, is handed to `AfterCommit`. A handler that has slow things to do first takes `Changing` instead and begins the
-transaction after them: until then it holds no connection, also where its request carries an `Idempotency-Key`.
+`api.dependencies`), flush, and never commit. A handler that has slow things to do first takes `Changing` instead and
+begins the transaction after them: until then it holds no connection, also where its request carries an
+`Idempotency-Key`.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import timedelta
 from typing import Any, Final
 
-import structlog
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,9 +20,6 @@ from budcluster.api.errors import UnsupportedMediaType
 from budcluster.api.idempotency import RememberedRequest
 from budcluster.kit.database import WriteSession
 
-log = structlog.get_logger(__name__)
-
-Step = Callable[[], Awaitable[object]]
 _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -36,11 +32,10 @@ class Repeated(Exception):
 
 
 class Transaction:
-    """The transaction of one request, and what follows its commit."""
+    """The transaction of one request."""
 
     def __init__(self, session: WriteSession, remembered: RememberedRequest | None, held: AsyncExitStack) -> None:
         self.session = session
-        self.afterwards: list[Step] = []
         self._remembered = remembered
         self._held = held
         self._is_begun = False
@@ -75,17 +70,12 @@ class TransactionalRoute(APIRoute):
         async def changing(request: Request) -> Response:
             if reads_body and await request.body():
                 _require_json(request)
-            afterwards, answer = await _in_one_transaction(request, handle)
-            for step in afterwards:
-                await _run(step)
-            return answer
+            return await _in_one_transaction(request, handle)
 
         return changing
 
 
-async def _in_one_transaction(
-    request: Request, handle: Callable[[Request], Coroutine[Any, Any, Response]]
-) -> tuple[Sequence[Step], Response]:
+async def _in_one_transaction(request: Request, handle: Callable[[Request], Coroutine[Any, Any, Response]]) -> Response:
     edge = Edge.of(request)
     remembered = None
     if request.method == "POST":
@@ -100,23 +90,16 @@ async def _in_one_transaction(
         async with edge.database.reading() as looking:
             first = await remembered.find(looking)
         if first is not None:
-            return (), first
+            return first
     async with AsyncExitStack() as held, edge.database.writing() as session:
         transaction = Transaction(session, remembered, held)
         request.state.transaction = transaction
         try:
             answer = await handle(request)
         except Repeated as repeated:
-            return (), repeated.answer
+            return repeated.answer
         await transaction.close(answer)
-        return transaction.afterwards, answer
-
-
-async def _run(step: Step) -> None:
-    try:
-        await step()
-    except Exception as error:
-        log.warning("request.afterwards_failed", exc_info=error)
+        return answer
 
 
 def _require_json(request: Request) -> None:

@@ -4,7 +4,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from budcluster.api.context import parse_traceparent
+from budcluster.api.context import trace_id
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -55,10 +55,8 @@ async def test_metrics_count_by_route_template(shared_client: httpx.AsyncClient)
     ],
 )
 def test_a_malformed_traceparent_is_ignored(header: str | None) -> None:
-    assert parse_traceparent(header) is None
+    assert trace_id(header) is None
 
 
-def test_a_trace_of_a_later_version_is_handed_on_as_ours() -> None:
-    trace = parse_traceparent(TRACE.replace("00-", "01-", 1) + "-more")
-    assert trace is not None
-    assert trace.traceparent == TRACE
+def test_a_trace_of_a_later_version_is_understood() -> None:
+    assert trace_id(TRACE.replace("00-", "01-", 1) + "-more") == TRACE.split("-")[1]
