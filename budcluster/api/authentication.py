@@ -32,8 +32,6 @@ from budcluster.kit.clock import Clock, SystemClock
 from budcluster.kit.database import Database
 from budcluster.kit.errors import DomainError
 
-log = structlog.get_logger(__name__)
-
 SNAPSHOT_AGE_S: Final = 5.0
 """Seconds after which a revoked token is refused at the latest."""
 _UNKNOWN_TOKEN_AGE_S: Final = 1.0

@@ -26,7 +26,7 @@ _EXACT: Final = Context(prec=400, rounding=ROUND_HALF_EVEN)
 
 
 class InvalidQuantity(ValueError):
-    """A text that the Kubernetes API would not accept as a quantity, or not in this place."""
+    """A text that the Kubernetes API would not accept as a quantity."""
 
     def __init__(self, text: str, reason: str) -> None:
         super().__init__(f"{text[:_LONGEST]!r} {reason}")
@@ -60,26 +60,6 @@ def _value(text: str) -> Decimal:
     if bounded < exponent and number:
         raise InvalidQuantity(text, "is larger than any resource.")
     return _rounded(number.scaleb(bounded, _EXACT))
-
-
-def cores(text: str | int) -> Decimal:
-    """CPU cores, not negative: "95690m" is 95.69. Raises InvalidQuantity."""
-    return _not_negative(text)
-
-
-def count(text: str | int) -> int:
-    """Whole devices, not negative: extended resources such as `nvidia.com/gpu`. Raises InvalidQuantity."""
-    value = _not_negative(text)
-    if value != value.to_integral_value(ROUND_UP, _EXACT):
-        raise InvalidQuantity(str(text), "is not a whole number of devices.")
-    return int(value)
-
-
-def _not_negative(text: str | int) -> Decimal:
-    value = parse(text)
-    if value < 0:
-        raise InvalidQuantity(str(text), "is negative; a node cannot have less than nothing.")
-    return value
 
 
 def _rounded(value: Decimal) -> Decimal:

@@ -8,8 +8,6 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-import structlog
-
 from budcluster.cluster.access import ClusterAccess, NoCredential
 from budcluster.cluster.directory import StoredClusters
 from budcluster.hardware import inventory
@@ -25,8 +23,6 @@ from budcluster.monitoring import measurements
 from budcluster.monitoring.devices import MeasuredGpu
 from budcluster.monitoring.measurements import Measured, NotMeasured
 from budcluster.monitoring.prometheus_places import find_places
-
-log = structlog.get_logger(__name__)
 
 _DEADLINE_S: Final = 5.0
 _MOST_DEVICES: Final = 512

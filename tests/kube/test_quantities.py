@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budcluster.kube.quantities import InvalidQuantity, cores, count, parse
+from budcluster.kube.quantities import InvalidQuantity, parse
 
 VALID = {
     "0": "0",
@@ -82,25 +82,6 @@ def test_other_json_values_are_refused(value: object) -> None:
 
 def test_json_integers_are_taken() -> None:
     assert parse(8) == 8
-    assert count(8) == 8
-
-
-def test_helpers_give_units() -> None:
-    assert cores("95690m") == Decimal("95.69")
-    assert count("8") == 8
-    assert count("8k") == 8000
-
-
-@pytest.mark.parametrize("text", ["-1", "-1Ki", "-1n"])
-def test_nothing_real_is_negative(text: str) -> None:
-    for helper in (cores, count):
-        with pytest.raises(InvalidQuantity, match="negative"):
-            helper(text)
-
-
-def test_devices_are_whole() -> None:
-    with pytest.raises(InvalidQuantity, match="whole"):
-        count("1500m")
 
 
 @given(st.text(alphabet="0123456789.+-eEKMGTPinumk", max_size=70))

@@ -94,10 +94,6 @@ class MethodNotAllowed(ApiError):
         super().__init__("the server does not allow this method on the requested resource")
 
 
-class NotAcceptable(ApiError):
-    code, reason = 406, "NotAcceptable"
-
-
 class AlreadyExists(ApiError):
     code, reason = 409, "AlreadyExists"
 

@@ -1,16 +1,16 @@
 """Faults of the simulated world, ordered by name; those of the API server itself live with the server."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sandbox.kubernetes.errors import BadRequest
+from sandbox.kubernetes.simulation.addons.installed import AddOns
 from sandbox.kubernetes.simulation.containers import Container
+from sandbox.kubernetes.simulation.controllers.nodes import NodeController
+from sandbox.kubernetes.simulation.kubelet import KubeletFleet
 from sandbox.kubernetes.simulation.programs import Exit
-
-if TYPE_CHECKING:
-    from sandbox.kubernetes.simulation.simulation import Simulation
+from sandbox.kubernetes.simulation.volumes import ClaimController
+from sandbox.kubernetes.simulation.world import World
 
 Obj = dict[str, Any]
 
@@ -31,9 +31,14 @@ _LINES = {
 class Faults:
     """Each fault is a method here; `inject` finds it by name. Arguments are JSON values."""
 
-    def __init__(self, simulation: Simulation) -> None:
-        self._simulation = simulation
-        self._world = simulation.world
+    def __init__(
+        self, world: World, *, fleet: KubeletFleet, nodes: NodeController, addons: AddOns, claims: ClaimController
+    ) -> None:
+        self._world = world
+        self._fleet = fleet
+        self._nodes = nodes
+        self._addons = addons
+        self._claims = claims
         self._names: dict[str, Callable[..., None]] = {
             "node_not_ready": self.node_not_ready,
             "node_ready": self.node_ready,
@@ -60,11 +65,11 @@ class Faults:
 
     def node_not_ready(self, node: str) -> None:
         """The kubelet falls silent; taints and eviction follow after their grace periods."""
-        self._simulation.nodes.silence(node)
+        self._nodes.silence(node)
 
     def node_ready(self, node: str) -> None:
         """The kubelet is back."""
-        self._simulation.nodes.restore(node)
+        self._nodes.restore(node)
 
     def gpu_lost(self, node: str, index: int = 0) -> None:
         """A device falls off the bus: plugins report one less, containers that use it crash."""
@@ -73,8 +78,8 @@ class Faults:
             raise KeyError(f"device {index} in {node}")
         device = machine.devices[index]
         device.lost = True
-        self._simulation.addons.devices_changed(node)
-        for worker in self._simulation.fleet.workers_on(node):
+        self._addons.devices_changed(node)
+        for worker in self._fleet.workers_on(node):
             if device in machine.devices_of(worker.uid):
                 for container in worker.containers:
                     self._fail(container, _LINES["xid"], Exit(0.0, 1))
@@ -82,7 +87,7 @@ class Faults:
     def gpu_found(self, node: str, index: int = 0) -> None:
         """The device answers again."""
         self._world.machines[node].devices[index].lost = False
-        self._simulation.addons.devices_changed(node)
+        self._addons.devices_changed(node)
 
     def pod_oom(self, pod: str, namespace: str = "default", container: str | None = None) -> None:
         """The kernel kills a container that exceeds its memory limit."""
@@ -113,13 +118,13 @@ class Faults:
 
     def no_pvc(self, broken: bool = True) -> None:
         """Volumes are provisioned no more, or again (`broken` false)."""
-        self._simulation.claims.broken = broken
+        self._claims.broken = broken
         if not broken:
-            self._simulation.claims.retry_all()
+            self._claims.retry_all()
 
     def _container(self, pod: str, namespace: str, name: str | None) -> Container:
         found = self._world.store.find("Pod", namespace, pod)
-        worker = self._simulation.fleet.worker(found) if found is not None else None
+        worker = self._fleet.worker(found) if found is not None else None
         container = worker.find(name) if worker is not None else None
         if container is None:
             raise KeyError(f"running container {name or ''} of pod {namespace}/{pod}")

@@ -62,7 +62,7 @@ class Simulation:
         self.scheduler.sharing = self.addons.hami_scheduler
         self.claims = ClaimController(self.world)
         self.nodes = NodeController(self.world, self.fleet)
-        self._faults = Faults(self)
+        self._faults = Faults(self.world, fleet=self.fleet, nodes=self.nodes, addons=self.addons, claims=self.claims)
         self._parts: list[Part] = [
             self.addons, self.fleet, self.scheduler, self.claims, self.nodes,
             DeploymentController(self.world), ReplicaSetController(self.world), StatefulSetController(self.world),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from sandbox.kubernetes.simulation.addons.certificates import CertificateJobs
 from sandbox.kubernetes.simulation.addons.gpu_operator import GpuOperator
@@ -12,8 +11,6 @@ from sandbox.kubernetes.simulation.addons.nfd import NfdMaster, NfdPrune, NfdWor
 from sandbox.kubernetes.simulation.addons.operands import OperandEffects, operand_program
 from sandbox.kubernetes.simulation.programs import Maker
 from sandbox.kubernetes.simulation.world import World
-
-Obj = dict[str, Any]
 
 PROGRAMS: Sequence[Maker] = (operand_program, plugin_program)
 

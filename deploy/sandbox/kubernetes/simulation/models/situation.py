@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from sandbox.kubernetes.simulation.gpu_runtime import chosen_cards, visible_devices
 from sandbox.kubernetes.simulation.images import split
@@ -14,7 +13,6 @@ from sandbox.kubernetes.simulation.models.options import Options, parse
 from sandbox.kubernetes.simulation.programs import Launch
 from sandbox.kubernetes.simulation.quantities import amounts
 
-Obj = dict[str, Any]
 GIB = 1 << 30
 
 
