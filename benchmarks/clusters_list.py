@@ -10,17 +10,16 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from socket import create_server
 
-import asyncpg
 from sqlalchemy.engine import make_url
 
 from benchmarks.measure import Table
+from benchmarks.scratch import scratch_folder
 from budcluster.cluster.models import Cluster, ClusterOrigin, ClusterProvider, ClusterStatus
 from budcluster.credentials.keys import RSA_NAME, SYMMETRIC_NAME, make_key_files
 from budcluster.kit.database import Database
@@ -43,23 +42,18 @@ REQUESTS = {
 
 
 def run() -> list[Table]:
-    with tempfile.TemporaryDirectory(prefix="budcluster-bench-") as folder:
-        # PostgreSQL's unprivileged user must be able to enter.
-        Path(folder).chmod(0o711)
-        server = EmbeddedPostgres(Path(folder) / "state", durable=False)
+    with scratch_folder() as folder:
+        server = EmbeddedPostgres(folder / "state", durable=False)
         server.start()
         try:
             asyncio.run(_fill(server))
-            return _measure(server, Path(folder))
+            return _measure(server, folder)
         finally:
             server.stop()
 
 
 async def _fill(server: EmbeddedPostgres) -> None:
-    admin = await asyncpg.connect(server.url("postgres"))
-    await admin.execute("create database budcluster_db")
-    await admin.close()
-    url = make_url(server.url("budcluster_db")).set(drivername="postgresql+asyncpg")
+    url = make_url(server.url("postgres")).set(drivername="postgresql+asyncpg")
     await migrate(url)
     database = Database(url)
     async with database.writing() as session:
@@ -111,7 +105,7 @@ def _measure(server: EmbeddedPostgres, folder: Path) -> list[Table]:
 @contextmanager
 def serving(server: EmbeddedPostgres, folder: Path, port: int) -> Iterator["subprocess.Popen[bytes]"]:
     environment = {
-        "DATABASE_URL": server.url("budcluster_db"),
+        "DATABASE_URL": server.url("postgres"),
         "RSA_PRIVATE_KEY_PATH": str(folder / "keys" / RSA_NAME),
         "SYMMETRIC_KEY_PATH": str(folder / "keys" / SYMMETRIC_NAME),
         "PORT": str(port),

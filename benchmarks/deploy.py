@@ -6,7 +6,6 @@ the node. The service's time ends with the answer to its first prompt, which Hel
 
 import asyncio
 import os
-import tempfile
 import time
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ import orjson
 
 from benchmarks.live_service import onboard, run_tool, service_in, succeeded
 from benchmarks.measure import Table
+from benchmarks.scratch import scratch_folder
 from budcluster.deployment.helm_utils import CHART
 from devstack.tools import ensure_tools, tool_environment
 from sandbox.kubernetes.cluster import Options
@@ -34,11 +34,8 @@ MODEL_CONFIG = {
 def run() -> list[Table]:
     ensure_tools()
     os.environ.update(tool_environment())
-    with tempfile.TemporaryDirectory(prefix="budcluster-bench-") as folder:
-        # PostgreSQL's unprivileged user must be able to enter.
-        Path(folder).chmod(0o711)
-        with KubernetesServer(Options(nodes="cpu-amx:1", clock_factor=1)) as server:
-            by_hand, serviced, steps = asyncio.run(_compare(server, Path(folder)))
+    with scratch_folder() as folder, KubernetesServer(Options(nodes="cpu-amx:1", clock_factor=1)) as server:
+        by_hand, serviced, steps = asyncio.run(_compare(server, folder))
     ways = [("helm by hand", f"{by_hand:.1f}", "1.00"), ("service", f"{serviced:.1f}", f"{serviced / by_hand:.2f}")]
     return [
         Table(f"Deploying {MODEL} at clock factor 1", ("way", "seconds", "ratio"), ways),

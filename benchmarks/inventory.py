@@ -9,7 +9,6 @@ import contextlib
 import gc
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,13 +17,13 @@ from pathlib import Path
 from socket import create_server
 from uuid import UUID, uuid4
 
-import asyncpg
 import psutil
 from sqlalchemy import func, select
 from sqlalchemy.engine import URL, make_url
 
 from benchmarks.clusters_list import first_answer, requested, serving
 from benchmarks.measure import Table
+from benchmarks.scratch import scratch_folder
 from budcluster.cluster.models import Cluster, ClusterOrigin, ClusterProvider, ClusterStatus
 from budcluster.credentials.keys import make_key_files
 from budcluster.hardware.inventory_store import InventoryStore
@@ -57,10 +56,7 @@ class Sync:
 
 
 def run() -> list[Table]:
-    with tempfile.TemporaryDirectory(prefix="budcluster-bench-") as name:
-        folder = Path(name)
-        # PostgreSQL's unprivileged user must be able to enter.
-        folder.chmod(0o711)
+    with scratch_folder() as folder:
         server = EmbeddedPostgres(folder / "state", durable=False)
         server.start()
         try:
@@ -91,10 +87,7 @@ _PAGES = {
 
 
 async def _sync(server: EmbeddedPostgres, cluster_id: UUID, folder: Path) -> Sync:
-    admin = await asyncpg.connect(server.url("postgres"))
-    await admin.execute("create database budcluster_db")
-    await admin.close()
-    url = make_url(server.url("budcluster_db")).set(drivername="postgresql+asyncpg")
+    url = make_url(server.url("postgres")).set(drivername="postgresql+asyncpg")
     await migrate(url)
     return await cold_sync(url, cluster_id, folder)
 

@@ -5,7 +5,6 @@ import contextlib
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -14,12 +13,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import asyncpg
 import psutil
 from sqlalchemy import select
 from sqlalchemy.engine import make_url
 
 from benchmarks.measure import Table
+from benchmarks.scratch import scratch_folder
 from budcluster.cluster.models import Cluster, ClusterOrigin, ClusterProvider, ClusterStatus
 from budcluster.credentials.keys import RSA_NAME, SYMMETRIC_NAME, make_key_files
 from budcluster.credentials.ring import KeyRing
@@ -51,11 +50,9 @@ _START_LIMIT_S = 60.0
 
 
 def run() -> list[Table]:
-    with tempfile.TemporaryDirectory(prefix="budcluster-bench-") as folder:
-        Path(folder).chmod(0o711)
-        with _flooding(Path(folder)) as kubeconfig:
-            rows = [asyncio.run(_streamed(kubeconfig, name, write)) for name, write in _WRITERS.items()]
-            latency = asyncio.run(_with_database(Path(folder), kubeconfig))
+    with scratch_folder() as folder, _flooding(folder) as kubeconfig:
+        rows = [asyncio.run(_streamed(kubeconfig, name, write)) for name, write in _WRITERS.items()]
+        latency = asyncio.run(_with_database(folder, kubeconfig))
     columns = ("answer", "MiB", "seconds", "MiB/s", "lines/s", "resident MiB before", "highest")
     return [
         Table(f"One container's log of {MIB:,} MiB, masked, over TLS on loopback", columns, rows),
@@ -141,10 +138,7 @@ async def _with_database(folder: Path, kubeconfig: str) -> tuple[str, str, str]:
     server = EmbeddedPostgres(folder / "state", durable=False)
     await asyncio.to_thread(server.start)
     try:
-        admin = await asyncpg.connect(server.url("postgres"))
-        await admin.execute("create database budcluster_db")
-        await admin.close()
-        url = make_url(server.url("budcluster_db")).set(drivername="postgresql+asyncpg")
+        url = make_url(server.url("postgres")).set(drivername="postgresql+asyncpg")
         await migrate(url)
         database = Database(url)
         try:

@@ -7,7 +7,6 @@ waiting for the pods.
 import asyncio
 import os
 import resource
-import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from benchmarks.deploy import MODEL, MODEL_CONFIG
 from benchmarks.live_service import run_tool, service_in, succeeded
 from benchmarks.measure import Table
 from benchmarks.sandbox_cluster import sandbox_of
+from benchmarks.scratch import scratch_folder
 from budcluster.config import KubernetesSettings
 from budcluster.deployment.helm_utils import CHART
 from devstack.tools import ensure_tools, tool_environment
@@ -47,13 +47,9 @@ class Taken:
 def run() -> list[Table]:
     ensure_tools()
     os.environ.update(tool_environment())
-    with tempfile.TemporaryDirectory(prefix="budcluster-bench-") as name:
-        folder = Path(name)
-        # PostgreSQL's unprivileged user must be able to enter.
-        folder.chmod(0o711)
-        with sandbox_of(nodes=f"h100x8:{COPIES // 8}", clock_factor=20) as sandbox:
-            service, values = asyncio.run(_with_the_service(folder, sandbox.kubeconfig.read_text()))
-            by_hand = _by_hand(values, sandbox.kubeconfig)
+    with scratch_folder() as folder, sandbox_of(nodes=f"h100x8:{COPIES // 8}", clock_factor=20) as sandbox:
+        service, values = asyncio.run(_with_the_service(folder, sandbox.kubeconfig.read_text()))
+        by_hand = _by_hand(values, sandbox.kubeconfig)
     rows = [_row("service", service), _row("helm by hand", by_hand)]
     columns = ("way", "accepted s", "done s", "own CPU s", "tools' CPU s", "CPU ms each", "ended")
     return [Table(f"{COPIES} deployments at once", columns, rows)]

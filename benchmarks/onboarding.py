@@ -7,7 +7,6 @@ service itself costs.
 import asyncio
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import orjson
 
 from benchmarks.live_service import CHARTS, PLAYBOOKS, onboard, run_tool, service_in
 from benchmarks.measure import Table
+from benchmarks.scratch import scratch_folder
 from budcluster.config import AddonSettings
 from budcluster.hardware import nfd, prometheus
 from budcluster.hardware.addons import Platform, Surroundings
@@ -34,13 +34,11 @@ NODES = "cpu-amx:2"
 def run() -> list[Table]:
     ensure_tools()
     os.environ.update(tool_environment())
-    with tempfile.TemporaryDirectory(prefix="budcluster-bench-") as folder:
-        # PostgreSQL's unprivileged user must be able to enter.
-        Path(folder).chmod(0o711)
+    with scratch_folder() as folder:
         with _cluster() as server:
-            by_hand = _by_hand(server, Path(folder))
+            by_hand = _by_hand(server, folder)
         with _cluster() as server:
-            serviced = asyncio.run(_by_service(server, Path(folder)))
+            serviced = asyncio.run(_by_service(server, folder))
     rows = [("by hand", f"{by_hand:.1f}", "1.00"), ("service", f"{serviced:.1f}", f"{serviced / by_hand:.2f}")]
     return [Table(f"Onboarding {NODES} at clock factor 1", ("way", "seconds", "ratio"), rows)]
 

@@ -10,12 +10,12 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
 from benchmarks.measure import Table
+from benchmarks.scratch import scratch_folder
 from budcluster.migrations import migrate
 from devstack.postgres import EmbeddedPostgres
 
@@ -32,10 +32,8 @@ Figures = dict[str, float]
 
 def run() -> list[Table]:
     theirs_python = _environment_of_theirs()
-    with tempfile.TemporaryDirectory(prefix="budcluster-bench-") as folder:
-        # PostgreSQL's unprivileged user must be able to enter.
-        Path(folder).chmod(0o711)
-        server = EmbeddedPostgres(Path(folder) / "state")
+    with scratch_folder() as folder:
+        server = EmbeddedPostgres(folder / "state")
         server.start()
         try:
             dsn = server.url("postgres")
