@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[1]
-"""Where `alembic/`, `playbooks/` and `terraform/` lie: the checkout, or the image's working folder."""
+"""The checkout: where `alembic/` and `playbooks/` lie beside the package."""
 
 
 class WorkflowBackend(StrEnum):
@@ -111,7 +111,8 @@ class KubernetesSettings(_Section):
     workspace: Path = Path("/tmp/budcluster")  # noqa: S108 - private folders are made below it
     """Folder below which tools keep caches; nothing secret is written there."""
     collections_path: Path | None = None
-    """Where the Ansible collection kubernetes.core lies, when not in Ansible's own places."""
+    """Folder of `ansible_collections/` with kubernetes.core, when that is not in Ansible's own places. Those are
+    `/usr/share/ansible/collections` and the `ansible` package: no home folder is looked into."""
 
 
 class AddonSettings(_Section):
@@ -187,7 +188,7 @@ class Settings(BaseSettings):
     symmetric_key_path: Path = Path("crypto-keys/symmetric-key-256")
     """AES-256 key that seals bulk data and keys the HMAC of API tokens."""
     terraform_workspace: Path = Path("/tmp/terraform")  # noqa: S108 - the name the specification gives
-    """Folder below which each Terraform run gets a private folder."""
+    """Folder below which each Terraform run gets a private folder. Nothing runs Terraform yet."""
     ansible_playbooks_path: Path = Path("./playbooks")
     """Folder of the Ansible playbooks."""
     nfd_detection_timeout: Annotated[int, Field(ge=1, le=86_400)] = 300

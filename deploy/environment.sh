@@ -14,10 +14,10 @@ fail() { printf 'budcluster: %s\n' "$*" >&2; exit 1; }
 case "$profile" in sandbox | dev) ;; *) fail "unknown environment '$profile'; use sandbox or dev." ;; esac
 
 platform="$(uname -s)/$(uname -m)"
-[ "$platform" = "Linux/x86_64" ] || fail "this runs on linux/amd64 only, and this machine is $platform; use the container image there."
+[ "$platform" = "Linux/x86_64" ] || fail "this runs on linux/amd64 only, and this machine is $platform."
 glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null | awk '{print $2}') || glibc=
 [ -n "$glibc" ] && [ "$(printf '%s\n2.34\n' "$glibc" | sort -V | head -n 1)" = 2.34 ] ||
-  fail "this needs glibc 2.34 or newer, and this machine has '${glibc:-none}'; use the container image there."
+  fail "this needs glibc 2.34 or newer, and this machine has '${glibc:-none}'; use a newer distribution."
 
 python=
 for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3}; do

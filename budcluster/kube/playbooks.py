@@ -216,7 +216,8 @@ class _Events:
         text = "\n".join(line for line in (self.said or error.tail) if line)
         if "couldn't resolve module/action 'kubernetes.core" in text:
             return AnsibleMissing(
-                "the Ansible collection kubernetes.core is not installed; set ANSIBLE_COLLECTIONS_PATH to where it is."
+                "the Ansible collection kubernetes.core is not installed; set KUBERNETES__COLLECTIONS_PATH to the "
+                "folder that holds ansible_collections/."
             )
         if self._reason == "unusable":
             return PlaybookMissing(f"{playbook} is no valid playbook: {text[-400:]}")

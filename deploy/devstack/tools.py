@@ -248,10 +248,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     lines = [line for line in report if not options.quiet or "installed now" in line]
     if options.print_environment:
-        home = tools_home()
+        collections = shlex.quote(str(tools_home() / "collections"))
         lines = [
-            f'export PATH={shlex.quote(str(home / "bin"))}:"$PATH"',
-            f"export ANSIBLE_COLLECTIONS_PATH={shlex.quote(str(home / 'collections'))}",
+            f'export PATH={shlex.quote(str(tools_home() / "bin"))}:"$PATH"',
+            f"export ANSIBLE_COLLECTIONS_PATH={collections}",
+            f"export KUBERNETES__COLLECTIONS_PATH={collections}",
         ]
     sys.stdout.writelines(f"{line}\n" for line in lines)
     return 0

@@ -71,7 +71,7 @@ def test_ansible_that_is_not_installed_is_said_to_be() -> None:
     assert "install ansible-core" in str(failure_of({"ended": "ansible-missing"}))
     missing = failure_of({"text": "ERROR! couldn't resolve module/action 'kubernetes.core.k8s'"})
     assert isinstance(missing, AnsibleMissing)
-    assert "ANSIBLE_COLLECTIONS_PATH" in str(missing)
+    assert "KUBERNETES__COLLECTIONS_PATH" in str(missing)
 
 
 def test_a_playbook_that_cannot_be_read_is_said_to_be() -> None:
