@@ -23,9 +23,11 @@ class Tail:
         self._lines: deque[str] = deque(maxlen=_TAIL_LINES)
 
     def add(self, text: str) -> None:
+        """Keep this line and forget the oldest, where there are too many."""
         self._lines.append(text if len(text) <= _TAIL_WIDTH else text[:_TAIL_WIDTH] + "…")
 
     def lines(self) -> tuple[str, ...]:
+        """The oldest first."""
         return tuple(self._lines)
 
 

@@ -47,6 +47,7 @@ class HelmCommand(Pyhelm):  # type: ignore[misc] # pyhelm3 ships no types
         self._extra = tuple(extra)
 
     async def run(self, command: Sequence[object], input: bytes | None = None) -> bytes:  # noqa: A002 - pyhelm3's name
+        """Run one Helm command; its standard output. Raises the tool errors of `kit.command`."""
         mark = ("--labels", f"{OWNER_LABEL}=true") if command[0] == "upgrade" else ()
         argv = (self._executable, *(str(part) for part in command), *mark, *self._extra, "--kubeconfig", self._path)
         done = await run(

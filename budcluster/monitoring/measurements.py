@@ -36,11 +36,13 @@ class NotMeasured(Exception):
 class Client(Protocol):
     """The part of `ClusterClient` that is needed here."""
 
-    async def read(self, path: str) -> dict[str, Any]: ...
+    async def read(self, path: str) -> dict[str, Any]:
+        """GET a path."""
 
     async def ask_service(
         self, namespace: str, service: str, path: str, *, port: str | int, params: Mapping[str, str] | None = None
-    ) -> bytes: ...
+    ) -> bytes:
+        """GET a path of a service, through the API server's proxy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ class Instance:
         self._lock = lock
 
     def write(self, note: Note) -> None:
+        """Tell others what runs; whoever reads meanwhile sees the former note or this one."""
         fresh = self._note_file.with_suffix(".new")
         fresh.write_text(json.dumps(asdict(note)))
         fresh.replace(self._note_file)
@@ -77,6 +78,7 @@ class Instance:
         return note if self._is_held() else None
 
     def release(self) -> None:
+        """Take the note away and let others claim the folder."""
         self._note_file.unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.close()

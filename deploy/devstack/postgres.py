@@ -113,10 +113,12 @@ class EmbeddedPostgres:
 
     @property
     def data(self) -> Path:
+        """Where its files lie."""
         return self.state / "postgres"
 
     @property
     def log_file(self) -> Path:
+        """What the server wrote."""
         return self.state / "postgres.log"
 
     @cached_property

@@ -41,10 +41,12 @@ class Plan:
 
     @property
     def url(self) -> str:
+        """Where the API answers."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def kubeconfig(self) -> Path:
+        """The sandbox cluster's administrator."""
         return self.state / "sandbox-cluster.kubeconfig"
 
     @property

@@ -49,6 +49,7 @@ class Outcome:
 
     @property
     def is_final(self) -> bool:
+        """Whether the instance ends with this turn."""
         return self.status in (COMPLETED, FAILED, TERMINATED)
 
 
@@ -65,6 +66,7 @@ class Conclusion:
         self._made = Outcome(RUNNING, turn.instance.suspended, custom, list(turn.new_events), turn.consumed)
 
     def outcome(self) -> Outcome:
+        """What the whole answer writes."""
         made = self._made
         actions = list(self._response.actions)
         stalled = any(action.HasField("workflowVersionNotAvailable") for action in actions)

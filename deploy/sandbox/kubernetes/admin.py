@@ -34,8 +34,7 @@ class Admin:
         """Raises Unauthorized, PathForbidden, UnknownPath, MethodNotAllowed, BadRequest."""
         user = self._cluster.tokens.authenticate(request.headers.get("authorization", ""))
         if not user.is_master:
-            wanted = Attributes(request.method.lower(), path=request.path)
-            raise PathForbidden(f'forbidden: User "{user.name}" cannot {wanted.verb} path "{wanted.path}"')
+            raise PathForbidden(user, Attributes(request.method.lower(), path=request.path))
         name = request.path.removeprefix("/sandbox/").strip("/")
         if name.partition("/")[0] == "faults":
             return await self._faults(request, name.partition("/")[2])

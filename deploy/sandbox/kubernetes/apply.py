@@ -23,6 +23,7 @@ class Manager:
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
+        """What tells managers apart; an apply is the same one in every version of the API."""
         version = "" if self.operation == "Apply" else self.api_version
         return self.name, self.operation, version, self.subresource
 

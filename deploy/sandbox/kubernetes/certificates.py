@@ -14,6 +14,7 @@ class Authority:
 
     @property
     def pem(self) -> str:
+        """The authority's certificate, for clients to trust."""
         return self._ca.cert_pem.bytes().decode()
 
     def context(self) -> ssl.SSLContext:

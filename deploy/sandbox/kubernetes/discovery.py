@@ -51,11 +51,13 @@ def version_info(version: str) -> Obj:
 
 
 def core_versions(address: str) -> Obj:
+    """The answer of /api."""
     server = {"clientCIDR": "0.0.0.0/0", "serverAddress": address}
     return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [server]}
 
 
 def group_list(resources: Resources) -> Obj:
+    """The answer of /apis."""
     groups = [_group(name, list(versions)) for name, versions in resources.served().items() if name]
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
 
@@ -116,6 +118,7 @@ def openapi_document(resources: Resources, name: str, version: str) -> Obj | Non
 
 
 def openapi_v2(version: str) -> Obj:
+    """A document without paths: clients ask for it and go on without."""
     return {"swagger": "2.0", "info": {"title": "Kubernetes", "version": f"v{version}"}, "paths": {}, "definitions": {}}
 
 

@@ -88,6 +88,7 @@ class Documents:
     def table(
         self, objects: Sequence[Obj], target: Target, request: Request, *, metadata: Obj, headless: bool = False
     ) -> Obj:
+        """The objects as rows, as kubectl shows them."""
         include = request.query.get("includeObject", "Metadata")
         if include == "Object" and objects and objects[0]["apiVersion"] != target.api_version:
             objects = [self.converted(obj, target) for obj in objects]
@@ -96,6 +97,7 @@ class Documents:
 
 
 def partial(obj: Obj) -> Obj:
+    """An object as a PartialObjectMetadata."""
     return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
 
 
@@ -112,6 +114,7 @@ class Page:
     name: str
 
     def token(self) -> str:
+        """What a client sends to go on here."""
         raw = orjson.dumps({"v": "meta.k8s.io/v1", "rv": self.version, "start": f"{self.namespace}/{self.name}\u0000"})
         return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 

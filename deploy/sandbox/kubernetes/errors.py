@@ -17,6 +17,7 @@ class Cause:
 
     @property
     def sentence(self) -> str:
+        """As it stands in the message of the whole error."""
         return f"{self.field}: {self.message}"
 
 
@@ -40,6 +41,7 @@ class ApiError(Exception):
             self.details["retryAfterSeconds"] = retry_after
 
     def status(self) -> Obj:
+        """The metav1.Status."""
         body: Obj = {
             "kind": "Status",
             "apiVersion": "v1",

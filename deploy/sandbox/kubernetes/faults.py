@@ -57,6 +57,7 @@ class Fault:
     user: str = ""
 
     def matches(self, wanted: Attributes, user: User) -> bool:
+        """Whether this request may suffer."""
         if self.verbs and wanted.verb not in self.verbs:
             return False
         if self.resources and wanted.full_resource not in self.resources:
@@ -91,9 +92,11 @@ class Faults:
         return number
 
     def remove(self, number: int) -> bool:
+        """End a fault; whether there was one of this number."""
         return self._active.pop(number, None) is not None
 
     def clear(self) -> None:
+        """End all of them."""
         self._active.clear()
 
     def listed(self) -> list[Obj]:

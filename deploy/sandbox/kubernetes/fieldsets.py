@@ -45,6 +45,7 @@ class Shape:
         return (key, "protocol") if names[-1] == "ports" else (key,)
 
     def is_atomic_map(self, path: Path) -> bool:
+        """Whether the map at this path is owned as a whole."""
         names = _names(path)
         if self.is_custom:
             return self._node(names).get("x-kubernetes-map-type") == "atomic"

@@ -23,6 +23,7 @@ class Event:
 
     @property
     def version(self) -> int:
+        """The resourceVersion of the write."""
         return int(self.obj["metadata"]["resourceVersion"])
 
 
@@ -46,10 +47,12 @@ class History:
         self._is_telling = False
 
     def next_version(self) -> int:
+        """The version of a write that is about to happen."""
         self.version += 1
         return self.version
 
     def record(self, event: Event) -> None:
+        """Keep a write and tell of it."""
         kept = self._kept.setdefault(event.kind.key, deque())
         kept.append(event)
         if len(kept) > self._limit:
@@ -85,6 +88,7 @@ class History:
         self._compacted = self.version
 
     def subscribe(self, callback: Callable[[Event], None], *, kinds: Iterable[str] | None = None) -> Callable[[], None]:
+        """Call back after each write (of these kinds). Returns what ends the subscription."""
         subscription = _Subscription(callback, None if kinds is None else frozenset(kinds))
         self._subscriptions.append(subscription)
 

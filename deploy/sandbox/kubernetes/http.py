@@ -52,10 +52,12 @@ class Request:
 
     @property
     def is_dry_run(self) -> bool:
+        """Whether nothing is to be stored."""
         return self.query.get("dryRun") == "All"
 
     @property
     def content_type(self) -> str:
+        """The media type without its parameters."""
         kind: str = self.headers.get("content-type", "").partition(";")[0].strip()
         return kind
 
@@ -66,6 +68,7 @@ class Request:
         return self.query.get("fieldManager") or agent[:128] or "unknown"
 
     async def body(self) -> bytes:
+        """The whole body; read once, as it may be asked for again."""
         if self._body is None:
             chunks: list[bytes] = []
             while True:
@@ -120,6 +123,7 @@ class Response:
     headers: dict[str, str] = field(default_factory=dict)
 
     async def send(self, send: Send) -> None:
+        """Answer with it."""
         headers = [(name.encode(), value.encode("latin-1")) for name, value in self.headers.items()]
         if isinstance(self.body, bytes):
             headers.append((b"content-length", str(len(self.body)).encode()))
@@ -133,6 +137,7 @@ class Response:
 
 
 def json_response(document: Any, *, status: int = 200, warning: str = "") -> Response:
+    """A JSON answer; bytes are taken as encoded already. `warning` is for the person at kubectl."""
     headers = {"content-type": "application/json"}
     if warning:
         headers["warning"] = f'299 - "{warning}"'
@@ -140,10 +145,12 @@ def json_response(document: Any, *, status: int = 200, warning: str = "") -> Res
 
 
 def text_response(text: str, *, status: int = 200) -> Response:
+    """A plain text answer."""
     return Response(status, text.encode(), {"content-type": "text/plain; charset=utf-8"})
 
 
 def error_response(error: ApiError) -> Response:
+    """The answer that carries the error."""
     headers = {"content-type": "application/json"}
     if error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)

@@ -26,11 +26,17 @@ class Attributes:
 
     @property
     def full_resource(self) -> str:
+        """Such as `pods/log`."""
         return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
 
 
 class PathForbidden(ApiError):
+    """A path that is no resource may not be asked for."""
+
     code, reason = 403, "Forbidden"
+
+    def __init__(self, user: User, wanted: Attributes) -> None:
+        super().__init__(f'forbidden: User "{user.name}" cannot {wanted.verb} path "{wanted.path}"')
 
 
 class Rbac:
@@ -44,10 +50,11 @@ class Rbac:
         if self.is_allowed(user, wanted):
             return
         if wanted.path:
-            raise PathForbidden(f'forbidden: User "{user.name}" cannot {wanted.verb} path "{wanted.path}"', details={})
+            raise PathForbidden(user, wanted)
         raise Forbidden(wanted.resource, wanted.group, wanted.name, refusal(user, wanted))
 
     def is_allowed(self, user: User, wanted: Attributes) -> bool:
+        """Whether some role of the user covers it."""
         return user.is_master or any(_covers(rule, wanted) for rule in self.rules_of(user, wanted.namespace))
 
     def rules_of(self, user: User, namespace: str) -> Iterator[Obj]:

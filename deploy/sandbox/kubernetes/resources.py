@@ -32,26 +32,32 @@ class Kind:
 
     @property
     def version(self) -> str:
+        """The version that objects are stored in."""
         return self.versions[0]
 
     @property
     def api_version(self) -> str:
+        """As stored objects have it."""
         return group_version(self.group, self.version)
 
     @property
     def singular(self) -> str:
+        """The name for one, as discovery tells it."""
         return self.named_singular or self.kind.lower()
 
     @property
     def has_status(self) -> bool:
+        """Whether the status is written apart from the rest."""
         return "status" in self.subresources
 
 
 def group_version(group: str, version: str) -> str:
+    """`apps/v1`, or the bare version in the core group."""
     return f"{group}/{version}" if group else version
 
 
 def split_api_version(api_version: str) -> tuple[str, str]:
+    """Group and version; the core group is empty."""
     group, _, version = api_version.rpartition("/")
     return group, version
 
@@ -189,6 +195,7 @@ class Resources:
             self._by_path[EVENTS_GROUP, "v1", "events"] = kind
 
     def forget(self, kind: Kind) -> None:
+        """Serve this kind no more."""
         self._by_key.pop(kind.key, None)
         self._by_group_kind.pop((kind.group, kind.kind), None)
         for version in kind.versions:
@@ -202,12 +209,15 @@ class Resources:
         return kind if isinstance(kind, Kind) else self._by_key[kind]
 
     def find(self, group: str, kind: str) -> Kind | None:
+        """The kind of this name in a group, or None."""
         return self._by_group_kind.get((group, kind))
 
     def at_path(self, group: str, version: str, plural: str) -> Kind | None:
+        """The kind that a URL addresses, or None."""
         return self._by_path.get((group, version, plural))
 
     def of_object(self, obj: dict[str, Any]) -> Kind | None:
+        """The kind of an object, or None when it is not served."""
         group, _ = split_api_version(obj.get("apiVersion", ""))
         return self.find(group, obj.get("kind", ""))
 

@@ -28,9 +28,11 @@ class Reviews:
         }
 
     def answers(self, kind: str) -> bool:
+        """Whether this kind is a review: asked and answered, never stored."""
         return kind in self._answers
 
     async def handle(self, request: Request, target: Target) -> Response:
+        """The review with its answer as the status."""
         body = await request.object()
         spec = body.get("spec") or {}
         status = self._answers[target.kind.kind](request.user, spec, target.namespace)

@@ -25,10 +25,12 @@ class Target:
 
     @property
     def api_version(self) -> str:
+        """As the URL has it."""
         return group_version(self.group, self.version)
 
     @property
     def attributes(self) -> Attributes:
+        """What access is asked for."""
         return Attributes(self.verb, self.group, self.kind.plural, self.subresource, self.namespace, self.name)
 
 

@@ -22,6 +22,7 @@ class Requirement:
     values: frozenset[str] = frozenset()
 
     def holds(self, labels: Mapping[str, str]) -> bool:
+        """Whether labels meet it."""
         value = labels.get(self.key)
         if self.operator == "In":
             return value in self.values
@@ -65,6 +66,7 @@ class LabelSelector:
         return cls(tuple(wanted))
 
     def matches(self, labels: Mapping[str, str] | None) -> bool:
+        """Whether labels meet all of it."""
         return all(requirement.holds(labels or {}) for requirement in self.requirements)
 
 
@@ -85,6 +87,7 @@ class FieldSelector:
 
     @property
     def paths(self) -> tuple[str, ...]:
+        """The fields that are asked about."""
         return tuple(path for path, _, _ in self.terms)
 
     @property
@@ -93,6 +96,7 @@ class FieldSelector:
         return next((v for path, equal, v in self.terms if equal and path == "metadata.name"), None)
 
     def matches(self, obj: Mapping[str, Any]) -> bool:
+        """Whether an object meets all of it."""
         return all((field_text(obj, path) == value) is equal for path, equal, value in self.terms)
 
 

@@ -108,6 +108,7 @@ class KubernetesServer:
 
     @property
     def ca_pem(self) -> str:
+        """The certificate that clients must trust."""
         return self._authority.pem
 
     def kubeconfig(self, *, token: str | None = None, namespace: str = "default") -> str:

@@ -34,6 +34,7 @@ class Subresources:
         self.kubelets = kubelets
 
     async def handle(self, request: Request, target: Target) -> Response:
+        """Answer a request for a part of an object, such as its status, scale or log."""
         name = target.subresource
         if name in {"status", "finalize", "approval", "ephemeralcontainers", "resize"}:
             return await self._crud.handle(request, target)

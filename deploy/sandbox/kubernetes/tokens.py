@@ -34,6 +34,7 @@ class User:
 
     @property
     def is_master(self) -> bool:
+        """Whether everything is allowed, whatever the roles say."""
         return "system:masters" in self.groups
 
 

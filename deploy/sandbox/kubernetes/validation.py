@@ -73,18 +73,22 @@ def check(kind: Kind, new: Obj, old: Obj | None) -> None:
 
 
 def required(field: str, why: str = "") -> Cause:
+    """The field is missing."""
     return Cause("FieldValueRequired", f"Required value{': ' + why if why else ''}", field)
 
 
 def invalid(field: str, value: Any, why: str) -> Cause:
+    """The value cannot be."""
     return Cause("FieldValueInvalid", f"Invalid value: {_shown(value)}: {why}", field)
 
 
 def forbidden(field: str, why: str) -> Cause:
+    """The field may not be set or changed."""
     return Cause("FieldValueForbidden", f"Forbidden: {why}", field)
 
 
 def unsupported(field: str, value: Any, known: list[str]) -> Cause:
+    """The value is not one of the known ones."""
     listed = ", ".join(f'"{each}"' for each in known)
     message = f"Unsupported value: {_shown(value)}: supported values: {listed}"
     return Cause("FieldValueNotSupported", message, field)
