@@ -6,17 +6,15 @@ import bisect
 import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from sandbox.kubernetes.simulation import images
 from sandbox.kubernetes.simulation.driver import Timer
+from sandbox.kubernetes.simulation.machines import Machine
 from sandbox.kubernetes.simulation.probes import Prober, Verdict, ask
-from sandbox.kubernetes.simulation.programs import Exit, Launch, Program
+from sandbox.kubernetes.simulation.programs import Exit, Launch, Program, ProgramCatalogue
 from sandbox.kubernetes.simulation.surroundings import ConfigProblem, environment
-from sandbox.kubernetes.simulation.world import stamp
-
-if TYPE_CHECKING:
-    from sandbox.kubernetes.simulation.pods import PodWorker
+from sandbox.kubernetes.simulation.world import World, stamp
 
 Obj = dict[str, Any]
 
@@ -61,10 +59,32 @@ class Attempt:
         bisect.insort(self.said, (moment, text))
 
 
+class Pod(Protocol):
+    """What a container sees of its pod."""
+
+    world: World
+    machine: Machine
+    programs: ProgramCatalogue
+    pod: Obj
+    uid: str
+    name: str
+    namespace: str
+    ip: str
+    restart_policy: str
+    ends: bool
+    init: list[Container]
+
+    def current(self) -> Obj:
+        """The pod as it is stored now, or as it was last seen."""
+
+    def touched(self) -> None:
+        """Hear that something about a container changed."""
+
+
 class Container:
     """The state machine of one container. Everything it decides is told to its pod through `pod.touched()`."""
 
-    def __init__(self, pod: PodWorker, spec: Obj, role: Role) -> None:
+    def __init__(self, pod: Pod, spec: Obj, role: Role) -> None:
         self.pod = pod
         self.spec = spec
         self.role = role
