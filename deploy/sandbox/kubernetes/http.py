@@ -123,7 +123,6 @@ class Response:
     headers: dict[str, str] = field(default_factory=dict)
 
     async def send(self, send: Send) -> None:
-        """Answer with it."""
         headers = [(name.encode(), value.encode("latin-1")) for name, value in self.headers.items()]
         if isinstance(self.body, bytes):
             headers.append((b"content-length", str(len(self.body)).encode()))
@@ -137,7 +136,6 @@ class Response:
 
 
 def json_response(document: Any, *, status: int = 200, warning: str = "") -> Response:
-    """A JSON answer; bytes are taken as encoded already. `warning` is for the person at kubectl."""
     headers = {"content-type": "application/json"}
     if warning:
         headers["warning"] = f'299 - "{warning}"'
