@@ -73,9 +73,9 @@ class Api:
         """JSON of a POST, or None where the answer is empty."""
         return self._json("POST", path, json=body, params={k: v for k, v in query.items() if v is not None})
 
-    def patch(self, path: str, body: Any) -> Any:
+    def patch(self, path: str, body: Any, **query: Any) -> Any:
         """JSON of a PATCH."""
-        return self._json("PATCH", path, json=body)
+        return self._json("PATCH", path, json=body, params={k: v for k, v in query.items() if v is not None})
 
     def delete(self, path: str, **query: Any) -> Any:
         """JSON of a DELETE, or None where the answer is empty."""

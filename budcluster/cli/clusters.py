@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from budcluster.cli.client import REFUSED, Api, errors, fail
-from budcluster.cli.output import Json, Limit, age, print_facts, print_json, print_table
+from budcluster.cli.output import Json, Limit, Yes, age, print_facts, print_json, print_table, require_yes
 from budcluster.cli.progress import follow
 
 app = typer.Typer(help="Kubernetes clusters.", no_args_is_help=True)
@@ -124,10 +124,12 @@ def onboard(
 
 
 @app.command()
-def delete(cluster: NameOrId, watch: Watch = True, json: Json = False) -> None:
+def delete(cluster: NameOrId, yes: Yes = False, watch: Watch = True, json: Json = False) -> None:
     """Take away what the service brought into a cluster, and forget it."""
     api = Api()
-    answer = api.delete(f"/clusters/{api.find('clusters', cluster)['id']}")
+    found = api.find("clusters", cluster)
+    require_yes(f"Delete {found['name']}, with {found['node_count']} nodes and {found['gpu_count']} GPUs?", yes=yes)
+    answer = api.delete(f"/clusters/{found['id']}")
     _follow_or_tell(api, answer, watch=watch, json=json)
 
 
@@ -204,7 +206,10 @@ def _facts(cluster: dict[str, Any]) -> list[tuple[str, object]]:
         ("Region", cluster["region"]),
         ("Status", cluster["status"]),
         ("Error", error.get("detail")),
+        ("To do", error.get("next_step")),
         ("Health", cluster["health"]),
+        ("Because", " ".join(reason["detail"] for reason in cluster["health_reasons"])),
+        ("Server", cluster["server"]),
         ("Kubernetes", cluster["kubernetes_version"]),
         ("Nodes", cluster["node_count"]),
         ("GPUs", cluster["gpu_count"]),

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from budcluster.cli.choices import Set, choices, pairs
 from budcluster.cli.client import Api
 from budcluster.cli.output import Json, print_facts, print_json
 from budcluster.cli.progress import follow
@@ -26,6 +27,7 @@ def deploy(  # noqa: PLR0917 - typer makes an option of each
     gpu_memory: Annotated[int | None, typer.Option(min=256, help="MiB of one GPU, on a cluster with HAMi.")] = None,
     image: Annotated[str | None, typer.Option(help="Another image than the pinned one.")] = None,
     hf_credential: Annotated[str | None, typer.Option(help="Credential for gated models (name or id).")] = None,
+    set_: Set = None,
     arg: Annotated[list[str] | None, typer.Option(help="Further flag of the runtime; repeat it.")] = None,
     env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; repeat it.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Only show whether it fits and what would be made.")] = False,
@@ -40,11 +42,12 @@ def deploy(  # noqa: PLR0917 - typer makes an option of each
         "output_tokens": output_tokens, "max_model_len": max_model_len, "dtype": dtype, "quantization": quantization,
         "gpu_model": gpu_model, "gpu_share": {"memory_mib": gpu_memory} if gpu_memory else None, "image": image,
         "hugging_face_credential_id": api.find("credentials", hf_credential)["id"] if hf_credential else None,
-        "extra_args": arg or None, "env": _pairs(env),
+        "extra_args": arg or None, "env": pairs(env, hint="--env") if env else None,
     }  # fmt: skip
+    config = {key: value for key, value in config.items() if value is not None} | choices(set_ or (), hint="--set")
     body = {
         "cluster_id": api.find("clusters", cluster)["id"], "model": model, "name": name, "runtime": runtime,
-        "config": {key: value for key, value in config.items() if value is not None},
+        "config": config,
     }  # fmt: skip
     if dry_run:
         return _show(api.post("/deployments", body, dry_run=True), json=json)
@@ -59,15 +62,6 @@ def deploy(  # noqa: PLR0917 - typer makes an option of each
         where = ", ".join(endpoint["url"] for endpoint in deployment["endpoints"])
         typer.echo(f"{deployment['name']} serves {deployment['model']} at {where}")
     return None
-
-
-def _pairs(texts: list[str] | None) -> dict[str, str] | None:
-    if not texts:
-        return None
-    for text in texts:
-        if "=" not in text:
-            raise typer.BadParameter(f"{text} is not NAME=VALUE", param_hint="--env")
-    return dict(text.split("=", 1) for text in texts)
 
 
 def _show(preview: dict[str, Any], *, json: bool) -> None:

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from budcluster.cli import deployment_logs
+from budcluster.cli.choices import Choices, choices
 from budcluster.cli.client import Api
-from budcluster.cli.output import Json, Limit, age, print_facts, print_json, print_table
+from budcluster.cli.output import Json, Limit, Yes, age, print_facts, print_json, print_table, require_yes
 from budcluster.cli.progress import follow
 
 app = typer.Typer(help="Model runtimes on clusters.", no_args_is_help=True)
@@ -73,6 +74,21 @@ def scale(
 
 
 @app.command()
+def change(
+    deployment: NameOrId, values: Choices, force: Force = False, watch: Watch = True, json: Json = False
+) -> None:
+    """Run in another way; what does not serve is taken back."""
+    api = Api()
+    found = api.find("deployments", deployment)
+    answer = api.patch(
+        f"/deployments/{found['id']}", {"config": choices(values, hint="FIELD=VALUE")}, force=force or None
+    )
+    if "operation_id" in answer:
+        return _follow_or_tell(api, answer, watch=watch, json=json)
+    return print_json(answer) if json else typer.echo(f"{found['name']} runs so already.")
+
+
+@app.command()
 def rollback(
     deployment: NameOrId,
     revision: Annotated[int | None, typer.Option(min=1, help="Default: the last one that served before.")] = None,
@@ -88,6 +104,7 @@ def rollback(
 @app.command()
 def delete(
     deployment: NameOrId,
+    yes: Yes = False,
     keep_cache: Annotated[bool, typer.Option(help="Leave the claim of the model cache in the cluster.")] = False,
     force: Annotated[bool, typer.Option(help="Forget it even when its cluster cannot be reached.")] = False,
     watch: Watch = True,
@@ -95,8 +112,10 @@ def delete(
 ) -> None:
     """Take a deployment out of its cluster."""
     api = Api()
-    path = f"/deployments/{api.find('deployments', deployment)['id']}"
-    _follow_or_tell(api, api.delete(path, keep_cache=keep_cache, force=force), watch=watch, json=json)
+    found = api.find("deployments", deployment)
+    require_yes(f"Delete {found['name']}, which serves {found['model']}?", yes=yes)
+    answer = api.delete(f"/deployments/{found['id']}", keep_cache=keep_cache, force=force)
+    _follow_or_tell(api, answer, watch=watch, json=json)
 
 
 @app.command()
@@ -131,7 +150,7 @@ def _follow_or_tell(api: Api, answer: dict[str, Any], *, watch: bool, json: bool
 
 
 def _facts(deployment: dict[str, Any]) -> list[tuple[str, object]]:
-    diagnosis = deployment.get("diagnosis") or {}
+    diagnosis, error = deployment["diagnosis"] or {}, deployment["error"] or {}
     replicas = deployment["replicas"]
     return [
         ("Name", deployment["name"]),
@@ -140,7 +159,9 @@ def _facts(deployment: dict[str, Any]) -> list[tuple[str, object]]:
         ("Model", deployment["model"]),
         ("Runtime", deployment["runtime"]),
         ("Status", deployment["status"]),
-        ("Cause", diagnosis.get("detail") or (deployment.get("error") or {}).get("detail")),
+        ("Cause", diagnosis.get("detail") or error.get("detail")),
+        ("To do", diagnosis.get("fix") or error.get("next_step")),
+        ("Says", " | ".join(diagnosis.get("lines", ()))),
         ("Endpoints", ", ".join(endpoint["url"] for endpoint in deployment["endpoints"])),
         ("Replicas", f"{replicas['ready']} of {replicas['desired']} ready"),
         ("Servable", "yes" if deployment["servable"] else "no"),

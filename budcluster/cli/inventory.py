@@ -1,4 +1,4 @@
-"""`budcluster clusters nodes|gpus|hardware|usage`: what clusters have, what is free, what is used."""
+"""`budcluster clusters nodes|gpus|hardware|addons|usage`: what clusters have, what is free, what is used."""
 
 from itertools import islice
 from typing import Annotated, Any
@@ -63,6 +63,27 @@ def gpus(cluster: NameOrId, limit: Limit = 100, json: Json = False) -> None:
             ("PODS", _pods),
         ],
         empty=_NOTHING,
+    )
+
+
+@app.command()
+def addons(cluster: NameOrId, json: Json = False) -> None:
+    """List what serves GPUs and measurements, whose it is, and how it does."""
+    api = Api()
+    found = api.get(f"/clusters/{api.find('clusters', cluster)['id']}/addons")["items"]
+    if json:
+        return print_json(found)
+    return print_table(
+        found,
+        [
+            ("NAME", lambda a: a["name"]),
+            ("OWNER", lambda a: a["owner"].lower()),
+            ("STATE", lambda a: a["state"]),
+            ("CHART", lambda a: a["chart"]),
+            ("RELEASE", lambda a: f"{a['namespace']}/{a['release']}" if a["release"] else None),
+            ("DETAIL", lambda a: a["detail"]),
+        ],
+        empty="Nothing is known to be installed; onboarding looks and installs.",
     )
 
 

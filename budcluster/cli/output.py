@@ -1,6 +1,7 @@
 """How results are shown: tables for people, JSON for programs."""
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -8,10 +9,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.prompt import Confirm
 from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="How many to print at the most.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask whether this is meant.")]
 Column = tuple[str, Callable[[Mapping[str, Any]], object]]
 
 out = Console(highlight=False, soft_wrap=True)
@@ -23,6 +26,12 @@ _COLORS = {
     "ERROR": "red", "FAILED": "red", "UNREACHABLE": "red",
     "DEGRADED": "yellow", "CANCELLING": "yellow", "UPDATING": "yellow", "DELETING": "yellow",
 }  # fmt: skip
+
+
+def require_yes(question: str, *, yes: bool) -> None:
+    """Ask a person whether this is meant; a program that calls meant it. Ends the program with code 1 on a no."""
+    if not yes and sys.stdin.isatty() and not Confirm.ask(escape(question), console=out, default=False):
+        raise typer.Exit(1)
 
 
 def print_json(value: Any) -> None:
@@ -59,7 +68,14 @@ def _show(table: Table) -> None:
     if out.file.isatty():
         out.print(table, soft_wrap=False)
     else:
-        Console(file=out.file, width=_WHOLE_ROW, highlight=False).print(table)
+        _print_rows(table)
+
+
+def _print_rows(table: Table) -> None:
+    console = Console(file=out.file, width=_WHOLE_ROW, highlight=False)
+    with console.capture() as printed:
+        console.print(table)
+    out.file.writelines(f"{line.rstrip()}\n" for line in printed.get().splitlines())
 
 
 def cell(value: object) -> str:

@@ -10,6 +10,7 @@ from budcluster.api.paging import LabelledPageQuery
 from budcluster.api.schemas import Answer, Body, Labels, Name, Parsed, Versioned
 from budcluster.cluster.models import ClusterHealth, ClusterOrigin, ClusterProvider, ClusterStatus
 from budcluster.cluster.options import ClusterOptions
+from budcluster.hardware.models import AddonName, AddonOwner
 from budcluster.hardware.profile import Sharing
 
 
@@ -111,6 +112,46 @@ class ResourceError(Answer):
     operation_id: UUID | None = None
 
 
+class HealthReason(Answer):
+    """Why a cluster is not simply well."""
+
+    code: str = Field(description="Stable, for programs.", examples=["nodes-not-ready"])
+    detail: str = Field(examples=["Not ready: h100-3."])
+    severity: Literal["problem", "warning"] = Field(description="A warning tells of what will be wrong.")
+
+
+class PresentAddon(Answer):
+    """An add-on that was there already."""
+
+    name: AddonName
+    owner: AddonOwner
+    release: str | None
+    namespace: str | None
+    version: str | None = Field(description="Null where its maker does not tell.")
+
+
+class AccountRights(Answer):
+    """What the service's account may do in the cluster."""
+
+    role: Literal["cluster-admin", "narrow"]
+    why: str
+    may: list[str] = Field(examples=[["everything"]])
+
+
+class AdoptionReport(Answer):
+    """What was found in a cluster before anything was changed."""
+
+    kubernetes: str = Field(examples=["v1.36.2"])
+    nodes: int
+    architectures: list[str] = Field(examples=[["amd64"]])
+    container_runtimes: list[str] = Field(examples=[["containerd://2.2.1"]])
+    default_storage_class: str | None
+    storage_classes: list[str]
+    access: AccountRights
+    addons: list[PresentAddon]
+    warnings: list[str]
+
+
 class ClusterListed(Versioned):
     """One cluster in a list."""
 
@@ -124,7 +165,7 @@ class ClusterListed(Versioned):
     node_count: int = Field(examples=[8])
     gpu_count: int = Field(description="Physical devices.", examples=[64])
     health: ClusterHealth
-    health_reasons: list[Any] = Field(examples=[[]])
+    health_reasons: list[HealthReason]
     health_since: datetime | None
     error: ResourceError | None = Field(description="Set while status is ERROR.")
     server: str | None = Field(description="Address of the API server.", examples=["https://10.0.0.5:6443"])
@@ -134,9 +175,7 @@ class ClusterAnswer(ClusterListed):
     """One cluster, with what would be too much for a list."""
 
     settings: ClusterOptions = Field(description="What was chosen when it was onboarded.")
-    adoption_report: dict[str, Any] | None = Field(
-        description="What was found when it was onboarded: versions, storage, what our account may do, warnings."
-    )
+    adoption_report: AdoptionReport | None = Field(description="What was found when it was onboarded.")
 
 
 class ClusterWithOperation(ClusterAnswer):

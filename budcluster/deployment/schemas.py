@@ -120,6 +120,29 @@ class DeploymentError(Answer):
     operation_id: UUID | None = None
 
 
+class Endpoint(Answer):
+    """Where a deployment is reached."""
+
+    kind: Literal["cluster", "ingress"] = Field(description="From inside the cluster, or by its host name.")
+    url: str = Field(examples=["http://bud-chat-1a2b3c4d.budcluster-models.svc.cluster.local/v1"])
+
+
+class Diagnosis(Answer):
+    """Why copies do not serve, as the cluster shows it."""
+
+    type: str = Field(description="Stable, for programs.", examples=["gpu-out-of-memory"])
+    detail: str
+    fix: str = Field(description="What to do about it.")
+    pod: str | None = None
+    container: str | None = None
+    exit_code: int | None = None
+    lines: list[str] = Field(default_factory=list, description="The lines that say so, masked.")
+    suggestion: dict[str, int | str] | None = Field(
+        None, description="Values of `config` that would help.", examples=[{"max_model_len": 74752}]
+    )
+    since: datetime | None = None
+
+
 class DeploymentAnswer(Versioned):
     """One model runtime on a cluster."""
 
@@ -138,9 +161,9 @@ class DeploymentAnswer(Versioned):
     revision: int = Field(examples=[1])
     replicas: Replicas
     servable: bool = Field(description="Whether a request would be answered now.")
-    endpoints: list[Any] = Field(examples=[[]])
+    endpoints: list[Endpoint]
     served_model: str = Field(description="The `model` to name in requests to an endpoint.", examples=["llama-chat"])
-    diagnosis: dict[str, Any] | None = Field(description="Cause of a failure with its evidence.", examples=[None])
+    diagnosis: Diagnosis | None = Field(description="Cause of a failure with its evidence; cleared when it heals.")
     error: DeploymentError | None = Field(description="What failed last; cleared by the next success.")
 
 

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 from typer.testing import Result
 
@@ -107,7 +106,8 @@ async def test_the_main_job_is_done_from_the_command_line(
         await mortal_service.kill()
         assert "cut off" in await until(follower.complaints, bool)
         await mortal_service.start()
-        await _changed(mortal_service.url, "chat")
+        ok(await budcluster("deployments", "change", "chat", "max_num_seqs=8"))
+        assert "runs so already" in ok(await budcluster("deployments", "change", "chat", "max_num_seqs=8"))
         ok(await budcluster("deployments", "rollback", "chat"))
         await until(follower.pods, lambda pods: len(pods - first) >= 2)
     assert follower.process.returncode == 130
@@ -121,9 +121,11 @@ async def test_the_main_job_is_done_from_the_command_line(
     assert "There are: " in refused.stderr
     assert pod.startswith("bud-chat-")
 
-    failed = await budcluster("deploy", GATED, "--cluster", "lab", "--name", "gated")
+    failed = await budcluster("deploy", GATED, "--cluster", "lab", "--name", "gated", "--set", "startup_timeout_s=600")
     assert failed.exit_code == 1
     assert "The model is gated" in failed.stderr
+    assert re.search("^To do +.*credential", ok(await budcluster("deployments", "show", "gated")), re.MULTILINE)
+    assert re.search("^prometheus +ours +READY", ok(await budcluster("clusters", "addons", "lab")), re.MULTILINE)
 
     ok(await budcluster("deployments", "delete", "gated"))
     ok(await budcluster("deployments", "delete", "chat"))
@@ -141,17 +143,3 @@ async def _crash(server: KubernetesServer) -> None:
         simulation.inject("log_error", pod=pod["metadata"]["name"], namespace=NAMESPACE, kind="cuda")
 
     await asyncio.to_thread(server.call, crash)
-
-
-async def _changed(url: str, name: str) -> None:
-    """Another revision: there is no command for it."""
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-        (deployment,) = (await client.get("/deployments", params={"name": name})).json()["items"]
-        answer = await client.patch(f"/deployments/{deployment['id']}", json={"config": {"max_num_seqs": 8}})
-        assert answer.status_code == 202, answer.text
-        operation = f"/operations/{answer.json()['operation_id']}"
-
-        async def look() -> str:
-            return str((await client.get(operation)).json()["status"])
-
-        assert await until(look, {"SUCCEEDED", "FAILED"}.__contains__, deadline_s=60) == "SUCCEEDED"

@@ -1,6 +1,7 @@
 import io
 
 import pytest
+import typer
 from rich.console import Console
 
 from budcluster.cli import output
@@ -40,3 +41,22 @@ def test_a_screen_gets_cells_folded_to_its_width(narrow: None, monkeypatch: pyte
 def test_sentences_are_left_to_the_reader_to_wrap(narrow: None, capsys: pytest.CaptureFixture[str]) -> None:
     output.print_table([], [("POD", lambda item: item)], empty="No attempts are kept of this deployment.")
     assert capsys.readouterr().out == "No attempts are kept of this deployment.\n"
+
+
+@pytest.mark.parametrize(("answer", "goes_on"), [("y\n", True), ("n\n", False), ("\n", False)])
+def test_a_person_is_asked_before_something_is_deleted(
+    answer: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", Screen(answer))
+    if goes_on:
+        output.require_yes("Delete chat?", yes=False)
+    else:
+        with pytest.raises(typer.Exit):
+            output.require_yes("Delete chat?", yes=False)
+
+
+def test_neither_a_program_nor_who_said_yes_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", Screen(""))
+    output.require_yes("Delete chat?", yes=True)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    output.require_yes("Delete chat?", yes=False)
