@@ -10,8 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import delete, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import select
 
 from budcluster.cluster.access import ClusterAccess
 from budcluster.cluster.activities import lines_to
@@ -20,9 +19,9 @@ from budcluster.cluster.models import Cluster, ClusterProvider
 from budcluster.cluster.options import PLATFORMS, ClusterOptions
 from budcluster.cluster.verdicts import verdicts
 from budcluster.config import AddonSettings
-from budcluster.hardware import installer
+from budcluster.hardware import addon_records, installer
 from budcluster.hardware.addons import Addon, AddonFailed, Surroundings
-from budcluster.hardware.models import AddonName, AddonOwner, AddonState, ClusterAddon
+from budcluster.hardware.models import AddonName, AddonState, ClusterAddon
 from budcluster.hardware.sharing import SharingRefused
 from budcluster.hardware.survey import nvidia_nodes
 from budcluster.kit.database import Database
@@ -147,30 +146,13 @@ class AddonSteps:
         detail: str | None = None,
     ) -> None:
         """Write down how an add-on stands. Without one found, the row tells of our own try."""
-        row = {
-            "cluster_id": cluster_id,
-            "name": addon.name,
-            "owner": found.owner if found else AddonOwner.OURS,
-            "state": state,
-            "release": found.release if found else addon.release,
-            "namespace": found.namespace if found else addon.namespace,
-            "chart": found.chart if found else None,
-            "detail": detail,
-        }
         async with self._database.writing() as session:
-            statement = insert(ClusterAddon).values(row)
-            await session.execute(
-                statement.on_conflict_do_update(
-                    index_elements=[ClusterAddon.cluster_id, ClusterAddon.name],
-                    set_={key: statement.excluded[key] for key in row if key not in {"cluster_id", "name"}},
-                )
-            )
+            await addon_records.record(session, cluster_id, addon, state, found=found, detail=detail)
 
     async def forget(self, cluster_id: UUID, name: AddonName) -> None:
         """Know nothing of an add-on any more."""
         async with self._database.writing() as session:
-            known = ClusterAddon.cluster_id == cluster_id, ClusterAddon.name == name
-            await session.execute(delete(ClusterAddon).where(*known))
+            await addon_records.forget(session, cluster_id, name)
 
     async def known(self, cluster_id: UUID) -> list[ClusterAddon]:
         """What is known of a cluster's add-ons."""
