@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from budcluster.cluster.access import ClusterAccess
 from budcluster.cluster.activities import lines_to
-from budcluster.cluster.errors import ClusterNotFound
+from budcluster.cluster.errors import ClusterManagedElsewhere, ClusterNotFound
 from budcluster.cluster.models import Cluster, ClusterProvider
 from budcluster.cluster.options import PLATFORMS, ClusterOptions
 from budcluster.cluster.verdicts import verdicts
@@ -39,6 +39,7 @@ from budcluster.kube.playbooks import AnsibleMissing, PlaybookError, PlaybookMis
 from budcluster.kube.versions import Version
 from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.journal import Journals, StepJournal
+from budcluster.provisioning.adoption import ManagedElsewhere, require_unclaimed
 
 _FINAL: Final = (
     AddonFailed, AnsibleMissing, ChartUnavailable, Forbidden, NotReadyInTime, ObjectRefused, OwnedByAnother,
@@ -70,7 +71,7 @@ class AddonSteps:
         self.settings = settings
 
     async def run(self, payload: OperationPayload, name: str, work: Work) -> None:
-        """Do a step's work in the open cluster; skipped where the service may not install anything."""
+        """Do a step's work in the open cluster, if it is ours still; skipped where nothing may be installed."""
         journal = self._journals.of(payload)
         provider, options = await self._chosen(payload.subject_id)
         if not options.manage_addons:
@@ -83,6 +84,7 @@ class AddonSteps:
                     payload.subject_id, operation=str(payload.operation_id), on_line=lines_to(step)
                 )
                 async with opened as door:
+                    await _require_claim(door, payload.subject_id)
                     about = Surroundings(
                         platform=PLATFORMS[provider],
                         server=Version.of_server(await door.client.read("/version")),
@@ -172,6 +174,14 @@ class AddonSteps:
         if cluster is None:
             raise ClusterNotFound(cluster_id)
         return cluster.provider, ClusterOptions.of(cluster)
+
+
+async def _require_claim(door: Door, cluster_id: UUID) -> None:
+    """Another budcluster may have taken the cluster over since the step before. Raises ClusterManagedElsewhere."""
+    try:
+        await require_unclaimed(door.client, cluster_id)
+    except ManagedElsewhere as error:
+        raise ClusterManagedElsewhere(error.claimed_as) from error
 
 
 async def _persistently(work: Callable[[], Awaitable[str]], door: Door, step: StepJournal) -> str:
