@@ -51,7 +51,7 @@ _HICCUPS: Final = (HelmError, PlaybookError, Conflict)
 _PAUSES_S: Final = (2.0, 4.0, 8.0, 16.0)
 
 Work = Callable[[Door, Surroundings, StepJournal], Awaitable[str]]
-Instead = Callable[[Door, Surroundings, Exception], Awaitable[str]]
+Instead = Callable[[Door, Surroundings, StepJournal, Exception], Awaitable[str]]
 """What to do where an add-on failed for good; a sentence about it, or nothing."""
 
 
@@ -109,13 +109,12 @@ class AddonSteps:
             except (*_FINAL, *_HICCUPS) as error:
                 await door.client.read("/version")
                 because = str(error)
-                if instead and (said := await _second_best(instead, door, about, error)):
+                if instead and (said := await _second_best(instead, door, about, step, error)):
                     because = f"{because} {said}"
                 await self._record_failure(payload.subject_id, addon, door, error, because)
-                if isinstance(error, SharingRefused) and not optional:
-                    raise
                 if not optional:
-                    raise AddonFailed(because) from error
+                    kind = SharingRefused if isinstance(error, SharingRefused) else AddonFailed
+                    raise kind(because) from error
                 step.log(f"{addon.title} failed: {because}")
                 return f"Goes on without {addon.title}: {because}"
 
@@ -199,9 +198,9 @@ async def _persistently(work: Callable[[], Awaitable[str]], door: Door, step: St
     return await work()
 
 
-async def _second_best(instead: Instead, door: Door, about: Surroundings, error: Exception) -> str:
+async def _second_best(instead: Instead, door: Door, about: Surroundings, step: StepJournal, error: Exception) -> str:
     try:
-        return await instead(door, about, error)
+        return await instead(door, about, step, error)
     except (*_FINAL, *_HICCUPS) as another:
         await door.client.read("/version")
         return f"What should have taken its place failed, too: {another}"

@@ -22,7 +22,7 @@ _NAMED: Final = 5
 
 
 class SharingRefused(AddonFailed):
-    """GPUs cannot be handed out as asked without breaking something; nothing was changed. The message says why."""
+    """GPUs cannot be handed out as asked without breaking something; it is as before. The message says why."""
 
     next_step = "Do what the message says, then choose again: POST /clusters/{id}/install-hami."
 
