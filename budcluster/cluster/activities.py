@@ -20,6 +20,7 @@ from budcluster.cluster.verdicts import verdicts
 from budcluster.credentials.models import Credential, CredentialPurpose
 from budcluster.credentials.vault import Vault
 from budcluster.durable.execution import Execution
+from budcluster.hardware import addon_records
 from budcluster.hardware.addons import Addon
 from budcluster.hardware.survey import survey
 from budcluster.kit.clock import Clock
@@ -192,7 +193,7 @@ class OnboardingActivities:
             warnings.append(f"What is installed already could not be seen: {error}")
             return []
         async with self._database.writing() as session:
-            await present_addons.write_down(session, cluster_id, present)
+            await addon_records.record_present(session, cluster_id, present)
         return present_addons.told(present)
 
     async def _require_unclaimed(self, client: ClusterClient, facts: ClusterFacts, *, take_over: bool) -> None:

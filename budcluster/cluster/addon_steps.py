@@ -10,19 +10,18 @@ from typing import Final
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import delete, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import select
 
 from budcluster.cluster.access import ClusterAccess
 from budcluster.cluster.activities import lines_to
-from budcluster.cluster.errors import ClusterNotFound
+from budcluster.cluster.errors import ClusterManagedElsewhere, ClusterNotFound
 from budcluster.cluster.models import Cluster, ClusterProvider
 from budcluster.cluster.options import PLATFORMS, ClusterOptions
 from budcluster.cluster.verdicts import verdicts
 from budcluster.config import AddonSettings
-from budcluster.hardware import installer
+from budcluster.hardware import addon_records, installer
 from budcluster.hardware.addons import Addon, AddonFailed, Surroundings
-from budcluster.hardware.models import AddonName, AddonOwner, AddonState, ClusterAddon
+from budcluster.hardware.models import AddonName, AddonState, ClusterAddon
 from budcluster.hardware.sharing import SharingRefused
 from budcluster.hardware.survey import nvidia_nodes
 from budcluster.kit.database import Database
@@ -40,6 +39,7 @@ from budcluster.kube.playbooks import AnsibleMissing, PlaybookError, PlaybookMis
 from budcluster.kube.versions import Version
 from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.journal import Journals, StepJournal
+from budcluster.provisioning.adoption import ManagedElsewhere, require_unclaimed
 
 _FINAL: Final = (
     AddonFailed, AnsibleMissing, ChartUnavailable, Forbidden, NotReadyInTime, ObjectRefused, OwnedByAnother,
@@ -51,7 +51,7 @@ _HICCUPS: Final = (HelmError, PlaybookError, Conflict)
 _PAUSES_S: Final = (2.0, 4.0, 8.0, 16.0)
 
 Work = Callable[[Door, Surroundings, StepJournal], Awaitable[str]]
-Instead = Callable[[Door, Surroundings, Exception], Awaitable[str]]
+Instead = Callable[[Door, Surroundings, StepJournal, Exception], Awaitable[str]]
 """What to do where an add-on failed for good; a sentence about it, or nothing."""
 
 
@@ -71,7 +71,7 @@ class AddonSteps:
         self.settings = settings
 
     async def run(self, payload: OperationPayload, name: str, work: Work) -> None:
-        """Do a step's work in the open cluster; skipped where the service may not install anything."""
+        """Do a step's work in the open cluster, if it is ours still; skipped where nothing may be installed."""
         journal = self._journals.of(payload)
         provider, options = await self._chosen(payload.subject_id)
         if not options.manage_addons:
@@ -84,6 +84,7 @@ class AddonSteps:
                     payload.subject_id, operation=str(payload.operation_id), on_line=lines_to(step)
                 )
                 async with opened as door:
+                    await _require_claim(door, payload.subject_id)
                     about = Surroundings(
                         platform=PLATFORMS[provider],
                         server=Version.of_server(await door.client.read("/version")),
@@ -108,13 +109,12 @@ class AddonSteps:
             except (*_FINAL, *_HICCUPS) as error:
                 await door.client.read("/version")
                 because = str(error)
-                if instead and (said := await _second_best(instead, door, about, error)):
+                if instead and (said := await _second_best(instead, door, about, step, error)):
                     because = f"{because} {said}"
                 await self._record_failure(payload.subject_id, addon, door, error, because)
-                if isinstance(error, SharingRefused) and not optional:
-                    raise
                 if not optional:
-                    raise AddonFailed(because) from error
+                    kind = SharingRefused if isinstance(error, SharingRefused) else AddonFailed
+                    raise kind(because) from error
                 step.log(f"{addon.title} failed: {because}")
                 return f"Goes on without {addon.title}: {because}"
 
@@ -147,30 +147,13 @@ class AddonSteps:
         detail: str | None = None,
     ) -> None:
         """Write down how an add-on stands. Without one found, the row tells of our own try."""
-        row = {
-            "cluster_id": cluster_id,
-            "name": addon.name,
-            "owner": found.owner if found else AddonOwner.OURS,
-            "state": state,
-            "release": found.release if found else addon.release,
-            "namespace": found.namespace if found else addon.namespace,
-            "chart": found.chart if found else None,
-            "detail": detail,
-        }
         async with self._database.writing() as session:
-            statement = insert(ClusterAddon).values(row)
-            await session.execute(
-                statement.on_conflict_do_update(
-                    index_elements=[ClusterAddon.cluster_id, ClusterAddon.name],
-                    set_={key: statement.excluded[key] for key in row if key not in {"cluster_id", "name"}},
-                )
-            )
+            await addon_records.record(session, cluster_id, addon, state, found=found, detail=detail)
 
     async def forget(self, cluster_id: UUID, name: AddonName) -> None:
         """Know nothing of an add-on any more."""
         async with self._database.writing() as session:
-            known = ClusterAddon.cluster_id == cluster_id, ClusterAddon.name == name
-            await session.execute(delete(ClusterAddon).where(*known))
+            await addon_records.forget(session, cluster_id, name)
 
     async def known(self, cluster_id: UUID) -> list[ClusterAddon]:
         """What is known of a cluster's add-ons."""
@@ -192,6 +175,14 @@ class AddonSteps:
         return cluster.provider, ClusterOptions.of(cluster)
 
 
+async def _require_claim(door: Door, cluster_id: UUID) -> None:
+    """Another budcluster may have taken the cluster over since the step before. Raises ClusterManagedElsewhere."""
+    try:
+        await require_unclaimed(door.client, cluster_id)
+    except ManagedElsewhere as error:
+        raise ClusterManagedElsewhere(error.claimed_as) from error
+
+
 async def _persistently(work: Callable[[], Awaitable[str]], door: Door, step: StepJournal) -> str:
     """Do it, again after a hiccup, a few times. Raises the last one, or that the cluster is away."""
     for pause_s in _PAUSES_S:
@@ -207,9 +198,9 @@ async def _persistently(work: Callable[[], Awaitable[str]], door: Door, step: St
     return await work()
 
 
-async def _second_best(instead: Instead, door: Door, about: Surroundings, error: Exception) -> str:
+async def _second_best(instead: Instead, door: Door, about: Surroundings, step: StepJournal, error: Exception) -> str:
     try:
-        return await instead(door, about, error)
+        return await instead(door, about, step, error)
     except (*_FINAL, *_HICCUPS) as another:
         await door.client.read("/version")
         return f"What should have taken its place failed, too: {another}"

@@ -19,13 +19,13 @@ from budcluster.cluster.errors import (
     KubeconfigNotAccepted,
 )
 from budcluster.cluster.followers import CHOICES, OPTIONS_BEFORE, record, standing
-from budcluster.cluster.gpu_holders import gpu_holders
 from budcluster.cluster.lifecycle import move
 from budcluster.cluster.models import Cluster, ClusterStatus
 from budcluster.cluster.options import ClusterOptions
 from budcluster.credentials.models import Credential, CredentialPurpose
 from budcluster.credentials.repository import owner_of
 from budcluster.credentials.vault import Vault
+from budcluster.hardware.gpu_holders import gpu_holders
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import ReadSession, WriteSession
 from budcluster.kube.kubeconfig import Kubeconfig, read_kubeconfig

@@ -1,5 +1,7 @@
 """What the workflows of clusters are given beside the ids of their operation."""
 
+from typing import Any
+
 from budcluster.operations.contracts import OperationPayload
 
 
@@ -17,3 +19,5 @@ class SharingPayload(OperationPayload):
 
     force: bool = False
     """Whether GPUs may be taken from running pods."""
+    options_before: dict[str, Any] | None = None
+    """The cluster's options as they were; None: unknown, for a change that began when they were not told."""

@@ -13,13 +13,13 @@ from budcluster.cluster.adoption import ClusterWork
 from budcluster.cluster.deletion import DeletionActivities
 from budcluster.cluster.errors import AddonsNotManaged, ClusterNotFound, GpusInUse
 from budcluster.cluster.followers import DeletionFollower, OnboardingFollower, SharingFollower
-from budcluster.cluster.gpu_holders import gpu_holders
 from budcluster.cluster.models import Cluster
 from budcluster.cluster.options import ClusterOptions
 from budcluster.cluster.sharing_activities import SharingActivities
 from budcluster.config import Settings
 from budcluster.credentials.vault import Vault
 from budcluster.hardware.catalogue import Catalogue
+from budcluster.hardware.gpu_holders import gpu_holders
 from budcluster.hardware.profile import Sharing
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import Database, WriteSession

@@ -1,10 +1,13 @@
 """The GPU stack of NVIDIA nodes, and who hands out the GPUs: `hardware.sharing` chooses, this acts on it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 from budcluster.cluster.addon_steps import AddonSteps, Work
 from budcluster.cluster.contracts import OnboardingPayload, SharingPayload
+from budcluster.cluster.options import ClusterOptions
 from budcluster.durable.execution import Execution
 from budcluster.hardware import gpu_operator, hami, installer, sharing
 from budcluster.hardware.addons import Surroundings
@@ -15,6 +18,9 @@ from budcluster.hardware.sharing import Seen, Server, SharingRefused
 from budcluster.kube.door import Door
 from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.journal import StepJournal
+
+Options = Mapping[str, Any]
+"""A cluster's options as kept in its row."""
 
 
 class SharingActivities:
@@ -33,17 +39,25 @@ class SharingActivities:
 
     async def align_gpu_operator(self, payload: SharingPayload, _: Execution) -> None:
         """The same for somebody who asked for another sharing: a choice that cannot be followed changes nothing."""
+
+        async def instead(door: Door, about: Surroundings, step: StepJournal, error: Exception) -> str:
+            if isinstance(error, SharingRefused):
+                return ""
+            return await self._put_back(payload.subject_id, door, step, about, _former(payload.options_before, about))
+
         if await self._steps.has_nvidia(payload, "install_gpu_operator"):
             work = self._bringing_operator(payload.subject_id, force=payload.force, strict=True)
-            await self._steps.install(payload, "install_gpu_operator", self._operator, work, optional=False)
+            await self._steps.install(
+                payload, "install_gpu_operator", self._operator, work, optional=False, instead=instead
+            )
 
     async def install_hami(self, payload: OnboardingPayload, _: Execution) -> None:
         """Shares of GPUs as the cluster's choice says; a cluster is taken into service without them, too."""
-        await self._share(payload, force=payload.force, optional=True)
+        await self._share(payload, force=payload.force, optional=True, before=None)
 
     async def change_sharing(self, payload: SharingPayload, _: Execution) -> None:
         """The same for somebody who asked for just this: what cannot be done fails."""
-        await self._share(payload, force=payload.force, optional=False)
+        await self._share(payload, force=payload.force, optional=False, before=payload.options_before)
 
     def _bringing_operator(self, cluster_id: UUID, *, force: bool, strict: bool) -> Work:
         async def work(door: Door, about: Surroundings, step: StepJournal) -> str:
@@ -70,7 +84,7 @@ class SharingActivities:
         ready = await gpu_operator.wait_until_ready(door.client, timeout_s=timeout_s)
         return f"{said} {ready[0].upper()}{ready[1:]}."
 
-    async def _share(self, payload: OperationPayload, *, force: bool, optional: bool) -> None:
+    async def _share(self, payload: OperationPayload, *, force: bool, optional: bool, before: Options | None) -> None:
         cluster_id = payload.subject_id
 
         async def work(door: Door, about: Surroundings, step: StepJournal) -> str:
@@ -81,20 +95,21 @@ class SharingActivities:
             if choice.server is Server.HAMI:
                 await self._make_room(cluster_id, door, about, seen)
                 return await self._bring_hami(cluster_id, door, about, step)
+            if choice.server is Server.OPERATOR and seen.operator is None:
+                raise SharingRefused("Nobody hands out GPUs: the GPU operator, whose plugin would, is not installed.")
             await self._remove_hami(cluster_id, door)
             if seen.hami is AddonOwner.OTHER:
                 found = await installer.find(self._hami, door)
                 await self._steps.record(cluster_id, self._hami, AddonState.READY, found=found)
-            if choice.server is Server.OPERATOR and seen.operator is None:
-                raise SharingRefused("Nobody hands out GPUs: the GPU operator, whose plugin would, is not installed.")
             if choice.server is Server.OPERATOR and not seen.operator_serves:
                 await self._bring_operator(cluster_id, door, replace(about, plugin=True))
             return choice.said
 
-        async def instead(door: Door, about: Surroundings, error: Exception) -> str:
-            if isinstance(error, SharingRefused):
-                return await self._put_back(cluster_id, door, about)
-            return await self._hand_out_whole(cluster_id, door, about, force=force)
+        async def instead(door: Door, about: Surroundings, step: StepJournal, error: Exception) -> str:
+            former = _former(before, about)
+            if about.sharing is not Sharing.HAMI or isinstance(error, SharingRefused):
+                return await self._put_back(cluster_id, door, step, about, former)
+            return await self._do_without_hami(cluster_id, door, former or _whole(about), force=force)
 
         if await self._steps.has_nvidia(payload, "install_hami"):
             await self._steps.install(payload, "install_hami", self._hami, work, optional=optional, instead=instead)
@@ -124,35 +139,42 @@ class SharingActivities:
             await self._steps.record(cluster_id, self._hami, AddonState.READY, found=found, detail=said)
         return said
 
-    async def _hand_out_whole(self, cluster_id: UUID, door: Door, about: Surroundings, *, force: bool) -> str:
-        """What to do where HAMi fails: GPUs that nobody hands out are of no use to anybody."""
+    async def _do_without_hami(self, cluster_id: UUID, door: Door, way: Surroundings, *, force: bool) -> str:
+        """What to do where HAMi fails: GPUs that nobody hands out are of no use to anybody. `way` is another one."""
         if await hami.is_working(door.client):
             return "What was there before works, and stays."
         seen = await self._look(door)
-        choice = sharing.choose(Sharing.NONE, seen, force=force)
+        choice = sharing.choose(way.sharing, seen, force=force)
         if choice.refused:
             return f"It stays as it is: {choice.said}"
         await self._remove_hami(cluster_id, door)
         if choice.server is Server.OPERATOR and not seen.operator_serves:
             if node := await hami.still_offering(door.client):
                 return f"GPUs are handed out by something else, on {node} for one."
-            await self._bring_operator(cluster_id, door, replace(about, sharing=Sharing.NONE, plugin=True))
+            await self._bring_operator(cluster_id, door, replace(way, plugin=True))
         return choice.said
 
-    async def _put_back(self, cluster_id: UUID, door: Door, about: Surroundings) -> str:
-        """Switch our operator's plugin on where it made room for a HAMi that was refused then: GPUs go out whole.
+    async def _put_back(
+        self, cluster_id: UUID, door: Door, step: StepJournal, about: Surroundings, former: Surroundings | None
+    ) -> str:
+        """Hand out GPUs as before a change that came to nothing, or whole where that is unknown; what was done.
 
-        Pods that were given GPUs meanwhile lose nothing by that. Nothing is done where anybody else offers GPUs.
+        Nothing is done where it was not the change that left nobody to do so, nor at the cost of pods that were given
+        GPUs meanwhile.
         """
         seen = await self._look(door)
-        choice = sharing.choose(Sharing.NONE, seen, force=True)
-        is_idle = seen.hami is None and seen.operator is AddonOwner.OURS and not seen.operator_serves
-        if not is_idle or choice.refused or choice.server is not Server.OPERATOR:
+        way = former or _whole(about)
+        choice = sharing.choose(way.sharing, seen, force=seen.server is Server.OTHERS)
+        if choice.refused or seen.server is Server.HAMI or choice.server in {seen.server, Server.OTHERS}:
             return ""
-        if await hami.still_offering(door.client):
+        if choice.server is Server.HAMI:
+            await self._make_room(cluster_id, door, way, seen)
+            await self._bring_hami(cluster_id, door, way, step)
+        elif seen.operator is None or (former is None and await hami.still_offering(door.client)):
             return ""
-        await self._bring_operator(cluster_id, door, replace(about, sharing=Sharing.NONE, plugin=True))
-        return choice.said
+        else:
+            await self._bring_operator(cluster_id, door, replace(way, plugin=True))
+        return f"It is as before: {choice.said}" if former else choice.said
 
     async def _remove_hami(self, cluster_id: UUID, door: Door) -> None:
         await installer.remove(self._hami, door, timeout_s=self._steps.settings.install_timeout_s)
@@ -161,3 +183,15 @@ class SharingActivities:
 
     async def _look(self, door: Door) -> Seen:
         return await sharing.look(door, hami=self._hami, operator=self._operator)
+
+
+def _whole(about: Surroundings) -> Surroundings:
+    return replace(about, sharing=Sharing.NONE)
+
+
+def _former(before: Options | None, about: Surroundings) -> Surroundings | None:
+    """How GPUs were handed out before the change; None: unknown, or by no HAMi, though it was asked for then, too."""
+    options = ClusterOptions.model_validate(before or {})
+    if before is None or (options.gpu_sharing is Sharing.HAMI and about.sharing is Sharing.HAMI):
+        return None
+    return replace(about, sharing=options.gpu_sharing, replicas_per_gpu=options.replicas_per_gpu)

@@ -16,7 +16,8 @@ from budcluster.hardware.readiness import is_ready
 from budcluster.hardware.survey import has_nvidia, nvidia_nodes, pause_after
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.door import Door
-from budcluster.kube.resources import NODES, PODS
+from budcluster.kube.resources import DAEMON_SETS, NODES, PODS
+from budcluster.kube.workloads import present_pods
 
 RELEASE: Final = "hami"
 NAMESPACE: Final = "kube-system"
@@ -156,7 +157,7 @@ async def is_working(client: ClusterClient) -> bool:
 
 
 def registration(nodes: Iterable[Mapping[str, Any]], plugins: Iterable[Mapping[str, Any]]) -> Registration:
-    """How far HAMi came. `plugins` are the pods of its device plugin."""
+    """How far HAMi came. `plugins` are the present pods of its device plugin."""
     by_node = {str((pod.get("spec") or {}).get("nodeName")): pod for pod in plugins}
     done, waiting, left_out = [], [], []
     for node in nodes:
@@ -190,5 +191,6 @@ def _offered(node: Mapping[str, Any]) -> bool:
 
 
 async def _plugins(client: ClusterClient) -> list[Mapping[str, Any]]:
-    pages = client.list_pages(PODS, namespace=NAMESPACE, label_selector=_PLUGINS)
-    return [pod async for page in pages for pod in page["items"]]
+    daemon_sets = await rollout.listed(client, DAEMON_SETS, namespace=NAMESPACE, label_selector=_PLUGINS)
+    pods = await rollout.listed(client, PODS, namespace=NAMESPACE, label_selector=_PLUGINS)
+    return present_pods(daemon_sets, (), pods)

@@ -78,6 +78,8 @@ async def ensure(addon: Addon, about: Surroundings, door: Door, *, mirror: str |
     # Helm would wait for every node's pod, and so forever for that of a node that is down.
     revision = await door.helm.ensure(release, timeout_s=timeout_s, wait=False)
     if has_node:
+        if found is not None:
+            await rollout.retry_stuck(door.client, addon)
         await rollout.wait_until_up(door.client, addon, timeout_s=timeout_s)
     return Found(AddonOwner.OURS, addon.release, addon.namespace, revision.chart)
 

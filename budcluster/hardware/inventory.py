@@ -15,11 +15,10 @@ from sqlalchemy import BigInteger, Integer, cast, func, select
 from sqlalchemy.orm import defer
 
 from budcluster.api.paging import Listing, PageQuery, Rows
-from budcluster.hardware.errors import InventoryNotReady
 from budcluster.hardware.labels import MOST_IN_SUM
 from budcluster.hardware.models import InventoryGpu, InventoryGpuPod, InventoryNode, InventoryState
 from budcluster.hardware.pods import PodRequest, by_node
-from budcluster.hardware.profile import ClusterSum, Gpu, HardwareProfile, ModelSum, NodeProfile, PoolUse
+from budcluster.hardware.profile import ClusterSum, Gpu, ModelSum, NodeProfile, PoolUse
 from budcluster.hardware.reader import read_node, summarize
 from budcluster.kit.database import ReadSession
 
@@ -107,22 +106,6 @@ async def freshness(session: ReadSession, cluster_id: UUID) -> Freshness:
     if state is None:
         return Freshness(None, complete=False, problem=None)
     return Freshness(state.as_of, state.synced, state.error)
-
-
-async def profile(session: ReadSession, cluster_id: UUID) -> HardwareProfile:
-    """The whole cluster as it stands now. Raises InventoryNotReady before everything was read once."""
-    await require_complete(session, cluster_id)
-    rows = await session.scalars(select(InventoryNode).where(InventoryNode.cluster_id == cluster_id))
-    nodes = await profiles_of(session, cluster_id, rows.all())
-    return HardwareProfile(summarize(nodes), nodes)
-
-
-async def require_complete(session: ReadSession, cluster_id: UUID) -> Freshness:
-    """How fresh the inventory is. Raises InventoryNotReady before everything was read once."""
-    state = await freshness(session, cluster_id)
-    if not state.complete:
-        raise InventoryNotReady(state.problem)
-    return state
 
 
 async def nodes_page(

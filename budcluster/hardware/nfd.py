@@ -1,7 +1,7 @@
 """Node Feature Discovery 0.19: labels nodes with what they have. How it is installed, and when it has finished."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -11,11 +11,12 @@ from budcluster.hardware.addons import Addon, Surroundings
 from budcluster.hardware.models import AddonName
 from budcluster.hardware.reader import DETECTED
 from budcluster.hardware.readiness import is_ready
-from budcluster.hardware.rollout import broken
+from budcluster.hardware.rollout import broken, listed
 from budcluster.hardware.survey import NODE_FEATURES, pause_after
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.errors import Forbidden, NotFound
-from budcluster.kube.resources import DAEMON_SETS, NODES, PODS, Resource
+from budcluster.kube.resources import DAEMON_SETS, NODES, PODS
+from budcluster.kube.workloads import is_observed, present_pods
 
 _WORKERS: Final = "role=worker,app.kubernetes.io/name=node-feature-discovery"
 _REPORTER: Final = "nfd.node.kubernetes.io/worker.pod.uid"
@@ -90,16 +91,11 @@ async def wait_until_detected(
 
 async def _look(client: ClusterClient) -> Detection:
     return judge(
-        nodes=await _all(client, NODES),
-        workers=await _all(client, PODS, _WORKERS),
-        daemon_sets=await _all(client, DAEMON_SETS, _WORKERS),
+        nodes=await listed(client, NODES),
+        workers=await listed(client, PODS, label_selector=_WORKERS),
+        daemon_sets=await listed(client, DAEMON_SETS, label_selector=_WORKERS),
         reporters=await _reporters(client),
     )
-
-
-async def _all(client: ClusterClient, resource: Resource, selector: str = "") -> list[Mapping[str, Any]]:
-    pages = client.list_pages(resource, label_selector=selector)
-    return [item async for page in pages for item in page["items"]]
 
 
 async def _reporters(client: ClusterClient) -> dict[str, str | None]:
@@ -117,30 +113,34 @@ async def _reporters(client: ClusterClient) -> dict[str, str | None]:
 def judge(
     *,
     nodes: Iterable[Mapping[str, Any]],
-    workers: Iterable[Mapping[str, Any]] = (),
-    daemon_sets: Iterable[Mapping[str, Any]] = (),
+    workers: Sequence[Mapping[str, Any]] = (),
+    daemon_sets: Sequence[Mapping[str, Any]] = (),
     reporters: Mapping[str, str | None] | None = None,
 ) -> Detection:
     """How far discovery is. `workers` are its pods, `reporters` by node the uid of the one that reported last."""
-    by_node = {str((pod.get("spec") or {}).get("nodeName")): pod for pod in workers}
+    by_node = {_node_of(pod): pod for pod in workers}
+    failed = {_node_of(pod): found for pod in present_pods(daemon_sets, (), workers) for found in broken([pod])}
     reporters = reporters or {}
     is_settled = all(map(_has_placed_all, daemon_sets))
     covered, missing, not_covered = [], [], []
     for node in nodes:
         name = str(node["metadata"]["name"])
         worker = by_node.get(name)
-        failed = broken([worker]) if worker else ()
         if not is_ready(node):
             not_covered.append(f"{name}: it is not ready")
         elif worker is None and by_node and is_settled:
             not_covered.append(f"{name}: no worker of Node Feature Discovery runs there{_because_of_taints(node)}")
-        elif failed:
-            not_covered.append(f"{name}: {failed[0]}")
+        elif name in failed:
+            not_covered.append(f"{name}: {failed[name]}")
         elif DETECTED in (node["metadata"].get("annotations") or {}) and _has_reported(worker, reporters.get(name)):
             covered.append(name)
         else:
             missing.append(name)
     return Detection(tuple(covered), tuple(missing), tuple(not_covered))
+
+
+def _node_of(pod: Mapping[str, Any]) -> str:
+    return str((pod.get("spec") or {}).get("nodeName"))
 
 
 def _has_reported(worker: Mapping[str, Any] | None, reporter: str | None) -> bool:
@@ -150,10 +150,8 @@ def _has_reported(worker: Mapping[str, Any] | None, reporter: str | None) -> boo
 
 def _has_placed_all(daemon_set: Mapping[str, Any]) -> bool:
     status = daemon_set.get("status") or {}
-    return bool(
-        status.get("observedGeneration", 0) >= daemon_set["metadata"].get("generation", 0)
-        and status.get("updatedNumberScheduled", 0) >= status.get("desiredNumberScheduled", 0)
-    )
+    is_placed = status.get("updatedNumberScheduled", 0) >= status.get("desiredNumberScheduled", 0)
+    return is_observed(daemon_set) and bool(is_placed)
 
 
 def _because_of_taints(node: Mapping[str, Any]) -> str:

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from budcluster.hardware import installer
 from budcluster.hardware.addons import Addon, AddonFailed
+from budcluster.hardware.gpu_holders import gpu_holders_now
 from budcluster.hardware.gpu_operator import serves_gpus
 from budcluster.hardware.models import AddonOwner
 from budcluster.hardware.profile import Sharing
-from budcluster.hardware.survey import gpu_holders
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.door import Door
 from budcluster.kube.resources import DAEMON_SETS
@@ -22,7 +22,7 @@ _NAMED: Final = 5
 
 
 class SharingRefused(AddonFailed):
-    """GPUs cannot be handed out as asked without breaking something; nothing was changed. The message says why."""
+    """GPUs cannot be handed out as asked without breaking something; it is as before. The message says why."""
 
     next_step = "Do what the message says, then choose again: POST /clusters/{id}/install-hami."
 
@@ -141,7 +141,7 @@ async def look(door: Door, *, hami: Addon, operator: Addon) -> Seen:
         operator=found_operator.owner if found_operator else None,
         operator_serves=found_operator is not None and await serves_gpus(door.client),
         plugin=await _lone_plugin(door.client, releases),
-        holders=await gpu_holders(door.client),
+        holders=await gpu_holders_now(door.client),
     )
 
 

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from budcluster.hardware.labels import accelerator_vendors
 from budcluster.hardware.nvidia import VENDOR_ID
-from budcluster.hardware.pods import read_pod
 from budcluster.hardware.profile import HardwareProfile
 from budcluster.hardware.reader import read_in_turns
 from budcluster.hardware.trimming import trim_feature, trim_node, trim_pod
@@ -19,8 +18,9 @@ NODE_FEATURES: Final = Resource("nfd.k8s-sigs.io", "v1alpha1", "nodefeatures")
 _TURN: Final = 50
 """Objects handled before other tasks get their turn: a few milliseconds."""
 LIVE_PODS: Final = "status.phase!=Succeeded,status.phase!=Failed"
+NVIDIA: Final = "nvidia.com/"
+"""How names of NVIDIA's resources begin."""
 _POLL_S: Final = 1.0
-_NVIDIA: Final = "nvidia.com/"
 _PRESENT: Final = "nvidia.com/gpu.present"
 
 Json = dict[str, Any]
@@ -55,24 +55,8 @@ def has_nvidia(node: Mapping[str, Any]) -> bool:
     return (
         VENDOR_ID in accelerator_vendors(labels)
         or labels.get(_PRESENT) == "true"
-        or any(name.startswith(_NVIDIA) and str(amount) != "0" for name, amount in offered.items())
+        or any(name.startswith(NVIDIA) and str(amount) != "0" for name, amount in offered.items())
     )
-
-
-async def gpu_holders(client: ClusterClient) -> list[str]:
-    """Live pods that were given NVIDIA GPUs, as `namespace/name`. Raises KubeError."""
-    return [
-        f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
-        async for page in client.list_pages(PODS, field_selector=LIVE_PODS)
-        for pod in page["items"]
-        if holds_nvidia(pod)
-    ]
-
-
-def holds_nvidia(pod: Mapping[str, Any]) -> bool:
-    """Whether a pod has a node and asked it for an NVIDIA resource."""
-    asked = read_pod(pod).resources if (pod.get("spec") or {}).get("nodeName") else {}
-    return any(name.startswith(_NVIDIA) and amount > 0 for name, amount in asked.items())
 
 
 def pause_after(look_s: float) -> float:

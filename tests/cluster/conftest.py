@@ -149,8 +149,12 @@ class ByHand:
     def deletion(self, *, allow_local: bool = True) -> DeletionActivities:
         """The steps of deletion."""
         access = self.access(allow_local=allow_local)
-        steps = AddonSteps(self.database, access, self.journals, self._settings.addons)
+        steps = self.addon_steps(access)
         return DeletionActivities(self.database, access, self.journals, steps, Catalogue.of(self._settings.addons))
+
+    def addon_steps(self, access: ClusterAccess | None = None) -> AddonSteps:
+        """How steps of add-ons are done."""
+        return AddonSteps(self.database, access or self.access(), self.journals, self._settings.addons)
 
     async def registered(self, name: str = "lab") -> UUID:
         """Id of a new cluster."""

@@ -72,7 +72,7 @@ async def test_a_discovery_that_never_runs_degrades_and_the_gap_is_named(
     operation = await onboarder.ended(await onboarder.begin(cluster_id, small_cluster))
     assert operation["status"] == "SUCCEEDED", operation
     details = {step["name"]: step["detail"] for step in operation["steps"]}
-    assert "there is no image" in details["install_nfd"]
+    assert "there is no such image" in details["install_nfd"]
     assert "0 of 1 nodes were detected" in details["detect_nodes"]
     assert (await onboarder.cluster(cluster_id))["status"] == "READY"
     answer = await onboarder.client.get(f"/clusters/{cluster_id}/nodes")

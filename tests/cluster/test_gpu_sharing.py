@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from budcluster.hardware.hami import MARK
+from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer
+from tests.deployment.live import until
 from tests.fixtures.cluster import CHARTS, Onboarder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -33,21 +35,25 @@ def break_image(server: KubernetesServer, image: str, *, missing: bool = True) -
     server.call(lambda: simulation.inject("image_missing", image=image, missing=missing))
 
 
-def run_pod(server: KubernetesServer, name: str) -> None:
+def run_pod(server: KubernetesServer, name: str, node: str = GPU_NODE) -> None:
     """A pod of somebody's that holds one GPU."""
     container = {"name": "train", "image": "team/train:1", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
     server.call(
         lambda: server.cluster.store.create({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
-            "spec": {"containers": [container], "nodeName": GPU_NODE, "tolerations": [{"operator": "Exists"}]},
+            "spec": {"containers": [container], "nodeName": node, "tolerations": [{"operator": "Exists"}]},
         })
     )  # fmt: skip
 
 
-async def share(onboarder: Onboarder, cluster_id: str, **choice: Any) -> dict[str, Any]:
+async def begin_to_share(onboarder: Onboarder, cluster_id: str, **choice: Any) -> str:
     answer = await onboarder.client.post(f"/clusters/{cluster_id}/install-hami", json=choice)
     assert answer.status_code == 202, answer.text
-    return await onboarder.ended(answer.json()["operation_id"])
+    return str(answer.json()["operation_id"])
+
+
+async def share(onboarder: Onboarder, cluster_id: str, **choice: Any) -> dict[str, Any]:
+    return await onboarder.ended(await begin_to_share(onboarder, cluster_id, **choice))
 
 
 async def addons(onboarder: Onboarder, cluster_id: str) -> dict[str, dict[str, Any]]:
@@ -67,19 +73,55 @@ async def offered(onboarder: Onboarder, cluster_id: str, sharing: str, count: in
         await asyncio.sleep(0.1)
 
 
-async def test_sharing_can_be_changed_all_the_way_round_and_the_profile_follows(
+async def changed(
+    onboarder: Onboarder, server: KubernetesServer, cluster_id: str, mode: str, *, offers: int, **ways: Any
+) -> None:
+    """Choose another sharing, and see that it is there."""
+    operation = await share(onboarder, cluster_id, mode=mode, **ways)
+    assert operation["status"] == "SUCCEEDED", operation
+    await offered(onboarder, cluster_id, mode, offers)
+    assert ("hami" in await releases(server)) is (mode == "hami")
+    assert (await onboarder.cluster(cluster_id))["gpu_count"] == 9
+
+
+async def refused_midway(onboarder: Onboarder, server: KubernetesServer, cluster_id: str) -> dict[str, Any]:
+    """A change to HAMi, in the midst of which somebody's pod takes a GPU: NVIDIA's own plugin is leaving then."""
+    operation_id = await begin_to_share(onboarder, cluster_id, mode="hami")
+
+    async def progress() -> int:
+        operation = (await onboarder.client.get(f"/operations/{operation_id}")).json()
+        return next(step["percent"] for step in operation["steps"] if step["name"] == "install_gpu_operator")
+
+    await until(progress, lambda percent: percent >= 20)
+    run_pod(server, "training", node="joins-just-now")
+    operation = await onboarder.ended(operation_id)
+    server.call(lambda: server.cluster.store.delete("Pod", "default", "training", grace_seconds=0))
+    return operation
+
+
+async def test_sharing_can_be_changed_all_the_way_round_and_a_change_that_comes_to_nothing_leaves_it_as_before(
     onboarder: Onboarder, gpu_cluster: KubernetesServer
 ) -> None:
     cluster_id = await onboarder.onboarded(gpu_cluster)
     await offered(onboarder, cluster_id, "hami", 80)
-    for mode, replicas, count in (
-        ("time-slicing", 4, 32), ("time-slicing", 2, 16), ("none", 4, 8), ("hami", 4, 80), ("none", 4, 8)
-    ):  # fmt: skip
-        operation = await share(onboarder, cluster_id, mode=mode, replicas_per_gpu=replicas)
-        assert operation["status"] == "SUCCEEDED", operation
-        await offered(onboarder, cluster_id, mode, count)
-        assert ("hami" in await releases(gpu_cluster)) is (mode == "hami")
-        assert (await onboarder.cluster(cluster_id))["gpu_count"] == 9
+    await changed(onboarder, gpu_cluster, cluster_id, "time-slicing", replicas_per_gpu=4, offers=32)
+    await changed(onboarder, gpu_cluster, cluster_id, "time-slicing", replicas_per_gpu=2, offers=16)
+
+    refused = await refused_midway(onboarder, gpu_cluster, cluster_id)
+    assert (refused["status"], refused["error"]["type"]) == ("FAILED", "sharing-refused")
+    assert "default/training" in refused["error"]["detail"]
+    assert "as before: GPUs are time-sliced" in refused["error"]["detail"]
+    await offered(onboarder, cluster_id, "time-slicing", 16)
+
+    # The inventory may know the pod still.
+    await changed(onboarder, gpu_cluster, cluster_id, "hami", force=True, offers=80)
+    forbidden = Fault("forbidden", verbs=("patch",), resources=("clusterpolicies",), times=1)
+    gpu_cluster.call(lambda: gpu_cluster.cluster.faults.add(forbidden))
+    failed = await share(onboarder, cluster_id, mode="none")
+    assert failed["status"] == "FAILED"
+    assert "as before: GPUs are shared by HAMi" in failed["error"]["detail"]
+    await offered(onboarder, cluster_id, "hami", 80)
+    await changed(onboarder, gpu_cluster, cluster_id, "none", offers=8)
 
 
 async def test_a_hami_that_breaks_leaves_the_gpus_usable_whole_and_they_are_not_taken_from_pods_later(

@@ -38,7 +38,7 @@ def node(name: str, *, ready: bool = True, detected: bool = False) -> dict[str, 
 
 
 def worker(on: str) -> dict[str, Any]:
-    return {"spec": {"nodeName": on}}
+    return {"metadata": {"name": f"worker-{on}"}, "spec": {"nodeName": on}}
 
 
 @pytest.mark.parametrize(

@@ -9,19 +9,33 @@ from budcluster.config import AddonSettings
 from budcluster.hardware import hami, nfd
 from budcluster.hardware.hami_annotations import REGISTER
 from budcluster.hardware.reader import DETECTED
-from budcluster.hardware.rollout import NotUp, broken, is_up, wait_until_up
+from budcluster.hardware.rollout import NotUp, broken, is_up, retry_stuck, wait_until_up
 from budcluster.hardware.survey import pause_after
 from tests.hardware.clients import Shelf
 
 
-def pod(on: str = "a", *, restarts: int = 0, reason: str = "", message: str = "", uid: str = "1") -> dict[str, Any]:
+def made_by(maker: str) -> list[dict[str, Any]]:
+    return [{"uid": maker, "controller": True}]
+
+
+def pod(
+    on: str = "a", *, restarts: int = 0, reason: str = "", message: str = "", uid: str = "1", by: str = "set",
+    revision: str = "",
+) -> dict[str, Any]:  # fmt: skip
     status = {
         "name": "worker", "image": "registry.k8s.io/kube-scheduler:v1.36.9", "restartCount": restarts,
         "state": {"waiting": {"reason": reason, "message": message}} if reason else {"running": {}},
         "lastState": {"terminated": {"exitCode": 3, "message": "no NVML"}} if restarts else {},
     }  # fmt: skip
+    labels = {"controller-revision-hash": revision} if revision else {}
     return {
-        "metadata": {"name": f"worker-{on}", "uid": uid},
+        "metadata": {
+            "name": f"worker-{on}",
+            "namespace": "nfd",
+            "uid": uid,
+            "labels": labels,
+            "ownerReferences": made_by(by),
+        },
         "spec": {"nodeName": on},
         "status": {"containerStatuses": [status]},
     }
@@ -45,9 +59,10 @@ def node(name: str, *, ready: bool = True, **metadata: Any) -> dict[str, Any]:
         (pod(reason="ErrImagePull", message="rpc error: i/o timeout"), None),
         (
             pod(reason="ErrImagePull", message="code = NotFound desc = x: not found"),
-            r"no image .*kube-scheduler:v1\.36",
+            r"no such image .*kube-scheduler:v1\.36",
         ),
-        (pod(reason="InvalidImageName"), "no image"),
+        (pod(reason="ErrImagePull", message="no match for platform in manifest: not found"), "node's processor"),
+        (pod(reason="InvalidImageName"), "name is not valid"),
     ],
 )
 def test_a_container_is_broken_when_waiting_will_not_help(found: dict[str, Any], reason: str | None) -> None:
@@ -59,8 +74,8 @@ def test_a_container_is_broken_when_waiting_will_not_help(found: dict[str, Any],
 def test_that_an_image_does_not_exist_may_stand_in_the_events_alone() -> None:
     waiting = pod(reason="ImagePullBackOff", message="Back-off pulling image")
     said = 'Failed to pull image "registry.k8s.io/kube-scheduler:v1.36.9": code = NotFound desc = not found'
-    assert "no image" in str(broken([waiting], told={"worker-a": said})[0])
-    assert not broken([waiting], told={"worker-a": said.replace("kube-scheduler", "another")})
+    assert "no such image" in str(broken([waiting], told={"worker-a": ["i/o timeout", said]})[0])
+    assert not broken([waiting], told={"worker-a": [said.replace("kube-scheduler", "another")]})
 
 
 def test_a_pod_that_is_being_deleted_is_not_judged() -> None:
@@ -73,16 +88,97 @@ async def test_events_are_read_for_the_image_of_an_init_container_too() -> None:
     waiting = pod(reason="ImagePullBackOff", message="Back-off pulling image")
     waiting["status"] = {"initContainerStatuses": waiting["status"]["containerStatuses"]}
     said = 'Failed to pull image "registry.k8s.io/kube-scheduler:v1.36.9": code = NotFound desc = not found'
-    late = {"metadata": {"name": "worker"}}
-    shelf = Shelf(events=[{"reason": "Failed", "message": said}], deployments=[late], pods=[waiting])
-    with pytest.raises(NotUp, match="there is no image"):
-        await wait_until_up(shelf.client, nfd.addon(AddonSettings()), timeout_s=10)
+    shelf = Shelf(
+        events=[{"reason": "Failed", "message": said}], statefulsets=[workload("set", revision=None)], pods=[waiting]
+    )
+    with pytest.raises(NotUp, match="there is no such image"):
+        await wait_until_up(shelf.client, NFD, timeout_s=10)
 
 
 def test_an_image_that_cannot_be_pulled_for_long_counts_as_broken_too() -> None:
     (found,) = broken([pod(reason="ImagePullBackOff", message="i/o timeout")], or_pulling=True)
     assert found.is_pull
-    assert "cannot be pulled" in str(found)
+    assert "cannot reach the registry" in str(found)
+
+
+NFD = nfd.addon(AddonSettings())
+REVISION = "deployment.kubernetes.io/revision"
+
+
+def workload(
+    uid: str, *, revision: str | None = "2", update: str = "", observed: int = 2, release: str = "nfd"
+) -> dict[str, Any]:
+    """One that is late: a Deployment, or a StatefulSet whose newest pods bear `update`."""
+    annotations = {"meta.helm.sh/release-name": release, **({REVISION: revision} if revision else {})}
+    return {
+        "metadata": {"name": "worker", "uid": uid, "generation": 2, "annotations": annotations},
+        "spec": {"replicas": 1},
+        "status": {"observedGeneration": observed, **({"updateRevision": update} if update else {})},
+    }
+
+
+def replica_set(revision: int) -> dict[str, Any]:
+    metadata = {"uid": f"set-{revision}", "annotations": {REVISION: str(revision)}, "ownerReferences": made_by("d")}
+    return {"metadata": metadata, "spec": {"replicas": 1}}
+
+
+CRASHING: dict[str, Any] = {"reason": "CrashLoopBackOff", "restarts": 9}
+SETS = [replica_set(1), replica_set(2)]
+
+
+@pytest.mark.parametrize(
+    ("objects", "said"),
+    [
+        ({"deployments": [workload("d")], "replicasets": SETS, "pods": [pod(by="set-2", **CRASHING)]}, "crashes"),
+        ({"deployments": [workload("d")], "replicasets": SETS, "pods": [pod(by="set-1", **CRASHING)]}, "within 0 s"),
+        (
+            {
+                "deployments": [workload("d", observed=1)],
+                "replicasets": SETS,
+                "pods": [pod(by="set-2", **CRASHING)],
+            },
+            "within 0 s",
+        ),
+        ({"statefulsets": [workload("s", update="new")], "pods": [pod(by="s", revision="new", **CRASHING)]}, "crashes"),
+        (
+            {"statefulsets": [workload("s", update="new")], "pods": [pod(by="s", revision="old", **CRASHING)]},
+            "within 0 s",
+        ),
+        (
+            {
+                "statefulsets": [workload("s", update="new", observed=1)],
+                "pods": [pod(by="s", revision="new", **CRASHING)],
+            },
+            "within 0 s",
+        ),
+        ({"deployments": [workload("d")], "replicasets": SETS, "pods": [pod(by="namesake", **CRASHING)]}, "within 0 s"),
+    ],
+    ids=["new set", "old set", "not seen", "new revision", "old revision", "revision not seen", "of a namesake"],
+)
+async def test_only_pods_of_the_present_template_tell_that_an_add_on_will_not_come_up(
+    objects: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(NotUp, match=said):
+        await wait_until_up(Shelf(**objects).client, NFD, timeout_s=0)
+
+
+async def test_what_waits_in_a_backoff_is_made_afresh_if_it_is_of_our_release() -> None:
+    starting = pod("starting", by="set-2", restarts=9)
+    starting["status"]["containerStatuses"][0]["ready"] = False
+    serving = pod("serving", by="set-2", restarts=9)
+    serving["status"]["containerStatuses"][0]["ready"] = True
+    shelf = Shelf(
+        deployments=[workload("d"), workload("theirs", release="another")],
+        replicasets=SETS,
+        daemonsets=[workload("workers", revision=None)],
+        pods=[
+            pod("pulls", by="set-2", reason="ImagePullBackOff"), pod("crashes", by="workers", **CRASHING), starting,
+            pod("old", by="set-1", reason="ErrImagePull"), serving, pod("new", by="set-2", reason="ContainerCreating"),
+            pod("of-theirs", by="theirs", **CRASHING), pod("of-nobody", by="", **CRASHING),
+        ],
+    )  # fmt: skip
+    await retry_stuck(shelf.client, NFD)
+    assert shelf.deleted == ["worker-pulls", "worker-crashes", "worker-starting", "worker-old"]
 
 
 @pytest.mark.parametrize(
@@ -120,6 +216,17 @@ def test_nodes_that_cannot_offer_shares_are_left_out_with_the_reason_and_not_wai
     assert "gpu=tesla" in left_out["theirs"]
 
 
+@pytest.mark.parametrize(("generation", "why"), [(1, "crashes"), (2, "no GPU was registered")])
+async def test_a_plugin_of_a_template_that_is_being_replaced_keeps_no_node_out(generation: int, why: str) -> None:
+    shelf = Shelf(
+        nodes=[gpu_node("a", registered=False)],
+        daemonsets=[daemon_set(desired=1, updated=1, generation=generation)],
+        pods=[pod("a", **CRASHING)],
+    )
+    with pytest.raises(hami.SharesMissing, match=why):
+        await hami.wait_until_registered(shelf.client, timeout_s=0, on_progress=lambda *_: None)
+
+
 def test_a_register_of_former_times_does_not_count_where_nothing_is_offered() -> None:
     stale = gpu_node("a")
     stale["metadata"]["labels"]["nvidia.com/gpu.present"] = "true"
@@ -127,9 +234,9 @@ def test_a_register_of_former_times_does_not_count_where_nothing_is_offered() ->
     assert hami.registration([stale], []).waiting == ("a",)
 
 
-def daemon_set(*, desired: int, updated: int) -> dict[str, Any]:
+def daemon_set(*, desired: int, updated: int, generation: int = 1) -> dict[str, Any]:
     status = {"observedGeneration": 1, "desiredNumberScheduled": desired, "updatedNumberScheduled": updated}
-    return {"metadata": {"generation": 1}, "status": status}
+    return {"metadata": {"uid": "set", "generation": generation}, "status": status}
 
 
 def test_a_node_is_detected_once_the_worker_of_now_has_reported() -> None:
@@ -159,10 +266,13 @@ def test_a_node_without_a_worker_is_waited_for_while_workers_are_still_being_pla
     assert found.missing == ("a", "b")
 
 
-def test_a_worker_that_crashes_is_not_waited_for() -> None:
-    found = nfd.judge(nodes=[node("a")], workers=[pod("a", reason="CrashLoopBackOff", restarts=9)])
+def test_a_worker_that_crashes_is_not_waited_for_once_the_newest_template_is_in_use() -> None:
+    nodes, workers = [node("a")], [pod("a", **CRASHING)]
+    found = nfd.judge(nodes=nodes, workers=workers, daemon_sets=[daemon_set(desired=1, updated=1)])
     assert found.is_complete
     assert "crashes" in found.not_covered[0]
+    found = nfd.judge(nodes=nodes, workers=workers, daemon_sets=[daemon_set(desired=1, updated=1, generation=2)])
+    assert found.missing == ("a",)
 
 
 @pytest.mark.parametrize(("look_s", "pause_s"), [(0.1, 1.0), (4.0, 8.0)])

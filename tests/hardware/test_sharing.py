@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
+from budcluster.hardware.gpu_holders import holds_nvidia
 from budcluster.hardware.models import AddonOwner
 from budcluster.hardware.profile import Sharing
 from budcluster.hardware.sharing import Seen, Server, choose, is_lone_plugin
-from budcluster.hardware.survey import has_nvidia, holds_nvidia
+from budcluster.hardware.survey import has_nvidia
 
 OURS, OTHER = AddonOwner.OURS, AddonOwner.OTHER
 HAMI, SLICED, WHOLE = Sharing.HAMI, Sharing.TIME_SLICING, Sharing.NONE

@@ -120,6 +120,7 @@ def test_what_the_scheduler_says_becomes_a_cause(message: str, kind: str) -> Non
         ("tls: failed to verify certificate: x509: certificate signed by unknown authority", "registry-certificate"),
         ("write /var/lib/containerd/x: no space left on device", "image-disk-full"),
         ("no match for platform in manifest: not found", "image-platform"),
+        ("reading manifest 9.9 in registry.example/x: manifest unknown", "image-not-found"),
     ],
 )  # fmt: skip
 def test_an_image_that_cannot_be_pulled_names_the_reason(message: str, kind: str) -> None:

@@ -9,14 +9,13 @@ from sqlalchemy import inspect, text, update
 
 from budcluster.cluster.activities import as_json
 from budcluster.cluster.models import Cluster
-from budcluster.hardware import inventory
 from budcluster.hardware.models import AddonName, AddonOwner, AddonState, ClusterAddon
-from budcluster.hardware.reader import read_cluster
+from budcluster.hardware.reader import read_cluster, summarize
 from budcluster.hardware.survey import survey
 from sandbox.kubernetes.server import KubernetesServer
 from tests.hardware.nodes import a100x8, hami, pod, sapphire_rapids
 from tests.monitoring.fleet import Fleet, put_node, put_pod
-from tests.monitoring.test_inventory import complete
+from tests.monitoring.test_inventory import complete, nodes_of
 
 Get = Any
 
@@ -126,10 +125,9 @@ async def test_a_survey_finds_what_the_inventory_finds(
 ) -> None:
     async with fleet.access.open(cluster_id, operation="look") as door:
         surveyed = await survey(door.client)
-    async with fleet.database.reading() as session:
-        kept = await inventory.profile(session, cluster_id)
-    assert surveyed.summary == kept.summary
-    assert sorted(surveyed.nodes, key=lambda node: node.name) == sorted(kept.nodes, key=lambda node: node.name)
+    kept = await nodes_of(fleet, cluster_id)()
+    assert {node.name: node for node in surveyed.nodes} == kept
+    assert surveyed.summary == summarize(tuple(kept.values()))
     assert surveyed.gaps == (
         "Node Feature Discovery's objects cannot be read; devices were counted from labels and resources",
     )

@@ -36,7 +36,8 @@ _PULL: Final[tuple[tuple[str, _Meaning], ...]] = (
       "free disk on the node; runtime images take 20 GB and more")),
     (r"no match for platform",
      ("image-platform", "the image is not made for the node's processor", "use an image for this architecture")),
-    (r"not found", ("image-not-found", "there is no such image or tag", "check the image's name and tag")),
+    (r"not found|manifest unknown",
+     ("image-not-found", "there is no such image or tag", "check the image's name and tag")),
 )  # fmt: skip
 """Pattern in an image pull's message -> type, meaning, fix. Specific ones stand first."""
 
