@@ -1,7 +1,7 @@
 """What a cluster has room for: its hardware as last seen, and the deployments that were accepted since."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 from uuid import UUID
@@ -16,9 +16,9 @@ from budcluster.deployment.fit import Fit, check_fit
 from budcluster.deployment.model_facts import ModelFacts
 from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
 from budcluster.deployment.options import DeploymentConfig
-from budcluster.deployment.placing import Stock, refusals
 from budcluster.deployment.planning import Site, demand_of
 from budcluster.deployment.processors import Asked, check_processors
+from budcluster.deployment.promises import End, PodKey, Promised, Standing
 from budcluster.deployment.rooms import Room, rooms_of
 from budcluster.deployment.values import resource_in, surges
 from budcluster.hardware.inventory import freshness, read_nodes, totals
@@ -31,20 +31,8 @@ from budcluster.operations.models import FINISHED, Operation
 
 _PROFILE: Final = TypeAdapter(HardwareProfile)
 _GONE: Final = (DeploymentStatus.DELETING, DeploymentStatus.PARKED)
-_MEMORY: Final = "nvidia.com/gpumem"
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """A copy that has its place: it holds devices of a node."""
-
-    node: str
-    request: PodRequest
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Which pod of the cluster it is."""
-        return self.request.namespace, self.request.name
+_CHANGES: Final = ("update_deployment", "scale_deployment")
+"""Work that goes back to where the deployment came from when it fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +48,8 @@ class Seen:
     pods: Mapping[str, Sequence[PodRequest]] = field(default_factory=dict)
     """All pods with GPUs, by node."""
 
-    def rooms(self, *, without: Collection[tuple[str, str]] = ()) -> list[Room]:
-        """The rooms, as if these pods were gone."""
+    def rooms(self, *, without: frozenset[PodKey] = frozenset()) -> list[Room]:
+        """The rooms, as if these pods were gone. A room that none of them is in is the same object each time."""
         changed = {
             node: rooms_of([self._node(row, without)])
             for node, row in self.raw.items()
@@ -72,7 +60,7 @@ class Seen:
         fresh = {(room.node, room.resource): room for rooms in changed.values() for room in rooms}
         return [fresh.get((room.node, room.resource), room) for room in self.site.rooms]
 
-    def _node(self, row: InventoryNode, without: Collection[tuple[str, str]]) -> NodeProfile:
+    def _node(self, row: InventoryNode, without: frozenset[PodKey]) -> NodeProfile:
         left = [pod for pod in self.pods.get(row.name, ()) if (pod.namespace, pod.name) not in without]
         return read_node(row.document, feature=row.feature, pods=left)
 
@@ -120,11 +108,11 @@ async def prospect(
     seen = await _look(session, cluster, namespace)
     standing = tuple(seen.copies.get(own.helm_release, ())) if own else ()
     promised = await _promised(session, cluster.id, seen, but=own.id if own else None)
-    mine = {copy.key for copy in standing}
+    mine = frozenset(copy.key for copy in standing)
     return Prospect(
         site=seen.site,
         own=standing,
-        beside=tuple(promised.rooms(seen, without=set())),
+        beside=tuple(promised.rooms(seen)),
         freed=tuple(promised.rooms(seen, without=mine)),
         waiting=tuple(promised.waiting),
         without_gpus=tuple(promised.without_gpus),
@@ -132,60 +120,35 @@ async def prospect(
     )
 
 
-@dataclass
-class _Promised:
-    """What other deployments are still to get."""
-
-    waiting: list[Demand] = field(default_factory=list)
-    without_gpus: list[ProcessorDemand] = field(default_factory=list)
-    moving: list[Demand] = field(default_factory=list)
-    """Copies that take the place of smaller ones, or of ones that stand elsewhere."""
-    leaving: set[tuple[str, str]] = field(default_factory=set)
-    """The pods of those."""
-
-    def rooms(self, seen: Seen, *, without: set[tuple[str, str]]) -> list[Room]:
-        """What is free both while the leaving pods stand, and when the moving ones have come in their place."""
-        now = seen.rooms(without=without)
-        if not self.leaving:
-            return now
-        later = Stock(seen.rooms(without=without | self.leaving))
-        for demand in self.moving:
-            later.place(demand)
-        return [room.least(then) for room, then in zip(now, later.rooms(), strict=True)]
-
-
-async def _promised(session: ReadSession, cluster_id: UUID, seen: Seen, *, but: UUID | None) -> _Promised:
-    promised = _Promised()
-    changing = await _changing(session)
-    current = aliased(DeploymentRevision)
+async def _promised(session: ReadSession, cluster_id: UUID, seen: Seen, *, but: UUID | None) -> Promised:
+    """What all deployments but one are still to get. One that is changing may go back to where it comes from."""
+    promised = Promised()
+    current, previous = aliased(DeploymentRevision), aliased(DeploymentRevision)
+    back_to = Operation.payload["previous_revision"].as_integer()
     rows = (
-        select(Deployment, current.values)
+        select(Deployment, current.values, previous, Operation.payload)
         .outerjoin(current, (current.deployment_id == Deployment.id) & (current.number == Deployment.revision))
+        .outerjoin(
+            Operation,
+            (Operation.subject_id == Deployment.id) & Operation.kind.in_(_CHANGES) & Operation.status.not_in(FINISHED),
+        )
+        .outerjoin(previous, (previous.deployment_id == Deployment.id) & (previous.number == back_to))
         .where(Deployment.cluster_id == cluster_id, Deployment.status.not_in(_GONE))
         .order_by(Deployment.created_at)
     )
-    for row, values in await session.execute(rows):
+    for row, values, earlier, payload in await session.execute(rows):
         if row.id == but or _is_withdrawn(row):
             continue
-        demand = demand_in(row, DeploymentConfig.model_validate(row.config), values, seen.site)
-        if isinstance(demand, ProcessorDemand):
-            promised.without_gpus.append(replace(demand, replicas=row.replicas_desired))
-            continue
-        standing = seen.copies.get(row.helm_release, ())
-        is_changing = row.id in changing
-        leaving = [copy for copy in standing if is_changing and not _is_met(demand, copy, seen.site.rooms)]
-        surplus = 1 if is_changing and values is not None and surges(values) else 0
-        missing = row.replicas_desired + surplus - len(standing) + len(leaving)
-        if missing > 0:
-            (promised.moving if leaving else promised.waiting).append(replace(demand, replicas=missing))
-            promised.leaving |= {copy.key for copy in leaving}
+        is_other = earlier is not None and earlier.number != row.revision
+        config = DeploymentConfig.model_validate(row.config)
+        surplus = 1 if is_other and values is not None and surges(values) else 0
+        ends = [End(demand_in(row, config, values, seen.site), row.replicas_desired, surplus, is_other=is_other)]
+        if earlier is not None:
+            config = DeploymentConfig.model_validate(earlier.config)
+            demand = demand_in(row, config, earlier.values, seen.site)
+            ends.append(End(demand, payload["previous_replicas"], is_other=is_other))
+        promised.add(ends, seen.copies.get(row.helm_release, ()), seen.site.rooms)
     return promised
-
-
-async def _changing(session: ReadSession) -> set[UUID]:
-    """Deployments on which a change of the revision is under way."""
-    found = select(Operation.subject_id).where(Operation.kind == "update_deployment", Operation.status.not_in(FINISHED))
-    return set(await session.scalars(found))
 
 
 def demand_in(row: Deployment, config: DeploymentConfig, values: Mapping[str, Any] | None, site: Site) -> AnyDemand:
@@ -194,16 +157,6 @@ def demand_in(row: Deployment, config: DeploymentConfig, values: Mapping[str, An
     if isinstance(demand, Demand):
         return replace(demand, resource=resource_in(values) if values else None)
     return demand
-
-
-def _is_met(demand: Demand, copy: Standing, rooms: Sequence[Room]) -> bool:
-    """Whether a copy that stands may be one of the demanded ones: it holds enough, where they may be."""
-    resource, share = demand.resource, demand.share
-    holds = copy.request.devices(resource) if resource else demand.shape.devices
-    if holds < demand.shape.devices or (share and copy.request.resources.get(_MEMORY, 0) < share.memory_mib):
-        return False
-    size = demand.sized()
-    return any(room.node == copy.node and not refusals(demand, room, size) for room in rooms)
 
 
 def _is_withdrawn(row: Deployment) -> bool:

@@ -98,7 +98,7 @@ class Lot:
         """The copies of the present revision, one on each of these nodes, instead of those that stood."""
         values = await self.values(deployment_id)
         async with self.database.writing() as session:
-            deployment = await session.get(Deployment, UUID(deployment_id))
+            deployment = await session.get(Deployment, UUID(deployment_id.rpartition("/")[2]))
             assert deployment is not None
             release = deployment.helm_release
             await session.execute(delete(InventoryGpuPod).where(InventoryGpuPod.release == release))
