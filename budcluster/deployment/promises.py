@@ -5,26 +5,11 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from budcluster.deployment.demands import AnyDemand, Demand, ProcessorDemand
+from budcluster.deployment.inventory_memory import Holder, PodKey
 from budcluster.deployment.placing import Stock, refusals
 from budcluster.deployment.rooms import Room
-from budcluster.hardware.pods import PodRequest
 
-PodKey = tuple[str, str]
-"""Namespace and name."""
 _MEMORY: Final = "nvidia.com/gpumem"
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """A copy that has its place: it holds devices of a node."""
-
-    node: str
-    request: PodRequest
-
-    @property
-    def key(self) -> PodKey:
-        """Which pod of the cluster it is."""
-        return self.request.namespace, self.request.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +51,7 @@ class Promised:
     changing: list[Sequence[Step]] = field(default_factory=list)
     """One of the steps will be taken; nobody knows which."""
 
-    def add(self, ends: Sequence[End], standing: Sequence[Standing], rooms: Sequence[Room]) -> None:
+    def add(self, ends: Sequence[End], standing: Sequence[Holder], rooms: Sequence[Room]) -> None:
         """Promise a deployment that it can stand in each of these ends; `rooms` are those of the whole cluster."""
         plain = [replace(end.demand, replicas=end.replicas) for end in ends if isinstance(end.demand, ProcessorDemand)]
         if plain:
@@ -79,18 +64,21 @@ class Promised:
 
     def rooms(self, floor: Floor, *, without: frozenset[PodKey] = frozenset()) -> list[Room]:
         """What is free whichever steps are taken, each deployment's in the room that the others' leave."""
-        now = left = floor.rooms(without=without)
+        now = floor.rooms(without=without)
+        if not self.changing:
+            return now
+        left = Stock(now)
         for steps in self.changing:
-            before = left
-            for step in steps:
-                then = floor.rooms(without=without | step.leaving)
-                stock = Stock(room.regaining(*views) for room, *views in zip(before, now, then, strict=True))
-                stock.place(step.coming)
-                left = [room.least(other) for room, other in zip(left, stock.rooms(), strict=True)]
-        return left
+            ways = [left.copy() for _ in steps]
+            for way, step in zip(ways, steps, strict=True):
+                way.regain(now, floor.rooms(without=without | step.leaving))
+                way.place(step.coming)
+            for way in ways:
+                left.narrow(way)
+        return left.rooms()
 
 
-def _step(end: End, standing: Sequence[Standing], rooms: Sequence[Room]) -> Step | None:
+def _step(end: End, standing: Sequence[Holder], rooms: Sequence[Room]) -> Step | None:
     demand = end.demand
     if not isinstance(demand, Demand):
         return None
@@ -105,13 +93,13 @@ def _step(end: End, standing: Sequence[Standing], rooms: Sequence[Room]) -> Step
     return Step(replace(demand, replicas=missing), frozenset(copy.key for copy in leaving))
 
 
-def _holds_enough(demand: Demand, copy: Standing) -> bool:
+def _holds_enough(demand: Demand, copy: Holder) -> bool:
     share = demand.share
     holds = copy.request.devices(demand.resource) if demand.resource else demand.shape.devices
     return holds >= demand.shape.devices and (not share or copy.request.resources.get(_MEMORY, 0) >= share.memory_mib)
 
 
-def _may_be_there(demand: Demand, copy: Standing, rooms: Sequence[Room]) -> bool:
+def _may_be_there(demand: Demand, copy: Holder, rooms: Sequence[Room]) -> bool:
     size = demand.sized()
     return any(room.node == copy.node and not refusals(demand, room, size) for room in rooms)
 

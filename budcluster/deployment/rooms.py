@@ -130,8 +130,6 @@ class Room:
 
     def regaining(self, before: "Room", after: "Room") -> "Room":
         """With what is free in one view of the inventory beyond what is free in an earlier one."""
-        if before is after:
-            return self
         views = zip(self.devices, before.devices, after.devices, strict=True)
         return replace(
             self,

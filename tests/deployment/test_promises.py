@@ -6,8 +6,9 @@ import httpx
 import pytest
 
 from budcluster.deployment.demands import Demand, ProcessorDemand
+from budcluster.deployment.inventory_memory import Holder, PodKey
 from budcluster.deployment.model_facts import read_config
-from budcluster.deployment.promises import End, PodKey, Promised, Standing
+from budcluster.deployment.promises import End, Promised
 from budcluster.deployment.rooms import Device, Room, Share, rooms_of
 from budcluster.deployment.sizing import Shape
 from budcluster.hardware.pods import read_pod
@@ -77,9 +78,9 @@ class _Floor:
     def rooms(self, *, without: frozenset[PodKey] = frozenset()) -> list[Room]:
         return self._read(without) if without & self._pods.keys() else self._whole
 
-    def standing(self, *names: str) -> list[Standing]:
+    def standing(self, *names: str) -> list[Holder]:
         node = self._machine["metadata"]["name"]
-        return [Standing(node, read_pod(pod)) for (_, name), pod in self._pods.items() if name in names]
+        return [Holder(node, read_pod(pod)) for (_, name), pod in self._pods.items() if name in names]
 
     def _read(self, without: frozenset[PodKey]) -> list[Room]:
         left = [pod for key, pod in self._pods.items() if key not in without]
@@ -96,7 +97,7 @@ def _holder(machine: nodes.Node, name: str, gpus: int) -> nodes.Node:
     return pod
 
 
-def _free(floor: _Floor, *deployments: tuple[list[End], list[Standing]]) -> int:
+def _free(floor: _Floor, *deployments: tuple[list[End], list[Holder]]) -> int:
     promised = Promised()
     for ends, standing in deployments:
         promised.add(ends, standing, floor.rooms())
