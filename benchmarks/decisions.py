@@ -117,7 +117,7 @@ class _Lot:
         body = {**named, "config": {"model_config": MODEL_CONFIG}}
         request = DeploymentRequest.model_validate(body)
         known = await self._work.describe(request, actor="benchmark")
-        async with self._work.turn(self._cluster_id), self._database.writing() as session:
+        async with self._work.turns.on(self._cluster_id), self._database.writing() as session:
             await self._work.create(session, request, known, force=False, actor="benchmark")
             if not keep:
                 await session.rollback()

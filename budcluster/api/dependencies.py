@@ -15,7 +15,7 @@ from budcluster.api.edge import Actor, Edge, actor_of
 from budcluster.api.transaction import Transaction
 from budcluster.config import Settings
 from budcluster.kit.clock import Clock
-from budcluster.kit.database import ReadSession, WriteSession
+from budcluster.kit.database import Database, ReadSession, WriteSession
 
 ServiceT = TypeVar("ServiceT")
 
@@ -46,6 +46,10 @@ async def _settings(request: Request) -> Settings:
     return Edge.of(request).settings
 
 
+async def _database(request: Request) -> Database:
+    return Edge.of(request).database
+
+
 async def _clock(request: Request) -> Clock:
     return Edge.of(request).clock
 
@@ -64,6 +68,8 @@ AfterCommit = Annotated[Callable[[Callable[[], Awaitable[object]]], None], Depen
 
 CurrentActor = Annotated[Actor, Depends(_actor)]
 CurrentSettings = Annotated[Settings, Depends(_settings)]
+CurrentDatabase = Annotated[Database, Depends(_database)]
+"""For handlers that look at something before they begin."""
 CurrentClock = Annotated[Clock, Depends(_clock)]
 
 
