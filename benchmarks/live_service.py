@@ -26,26 +26,34 @@ PLAYBOOKS = PROJECT_ROOT / "playbooks"
 @asynccontextmanager
 async def service_in(folder: Path) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a service that is ready."""
-    keys = folder / "keys"
-    make_key_files(keys)
-    postgres = EmbeddedPostgres(folder / "state", durable=False)
-    postgres.start()
-    try:
-        admin = await asyncpg.connect(postgres.url("postgres"))
-        await admin.execute("create database budcluster_db")
-        await admin.close()
-        service = make_service(_settings(postgres.url("budcluster_db"), keys, folder))
+    async with database_in(folder) as url:
+        service = make_service(settings_for(url, folder))
         app = create_app(service.edge.settings, service)
         async with app.router.lifespan_context(app):
             await service.readiness.started.wait()
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
                 yield client
+
+
+@asynccontextmanager
+async def database_in(folder: Path) -> AsyncIterator[str]:
+    """URL of an empty database on a server of its own."""
+    postgres = EmbeddedPostgres(folder / "state", durable=False)
+    postgres.start()
+    try:
+        admin = await asyncpg.connect(postgres.url("postgres"))
+        await admin.execute("create database budcluster_db")
+        await admin.close()
+        yield postgres.url("budcluster_db")
     finally:
         postgres.stop()
 
 
-def _settings(database_url: str, keys: Path, folder: Path) -> Settings:
+def settings_for(database_url: str, folder: Path) -> Settings:
+    """Settings on this database, with new key files in the folder."""
+    keys = folder / "keys"
+    make_key_files(keys)
     kubernetes = {
         "allow_local_servers": True,
         "workspace": str(folder / "tools"),

@@ -32,6 +32,7 @@ from budcluster.deployment.guards import DeploymentsOnCluster, DeploymentsWithCr
 from budcluster.deployment.logs import DeploymentLogs
 from budcluster.deployment.model_hub import ModelHub
 from budcluster.deployment.services import DeploymentService
+from budcluster.deployment.turns import Turns
 from budcluster.deployment.watcher import DeploymentWatcher
 from budcluster.deployment.work import DeploymentWork
 from budcluster.hardware.changes import HardwareWorkHolder
@@ -156,9 +157,11 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
     edge.provide(HardwareWorkHolder, HardwareWorkHolder(HardwareRequests(work)))
     admission = Admission(ModelHub(settings.model_hub), credentials, settings.deployments, settings.model_hub)
     journals = long_work.journals
-    long_work.add(deployment_feature(settings, database, access, credentials, journals, admission, own_clock))
+    turns = Turns(database)
+    long_work.add(deployment_feature(settings, database, access, credentials, journals, admission, turns, own_clock))
     namespace = settings.deployments.namespace
-    edge.provide(DeploymentWork, DeploymentWork(database, long_work.operations, admission, doors, namespace=namespace))
+    deploying = DeploymentWork(database, long_work.operations, admission, doors, turns, namespace=namespace)
+    edge.provide(DeploymentWork, deploying)
     edge.provide(Operations, long_work.operations)
     edge.provide(Feeds, long_work.feeds)
     authenticator = Authenticator(

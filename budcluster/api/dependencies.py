@@ -14,7 +14,7 @@ from fastapi import Depends, Request
 from budcluster.api.edge import Actor, Edge, actor_of
 from budcluster.api.transaction import Transaction
 from budcluster.kit.clock import Clock
-from budcluster.kit.database import ReadSession, WriteSession
+from budcluster.kit.database import Database, ReadSession, WriteSession
 
 ServiceT = TypeVar("ServiceT")
 
@@ -37,6 +37,10 @@ async def _actor(request: Request) -> Actor:
     return actor_of(request)
 
 
+async def _database(request: Request) -> Database:
+    return Edge.of(request).database
+
+
 async def _clock(request: Request) -> Clock:
     return Edge.of(request).clock
 
@@ -51,6 +55,8 @@ Changing = Annotated[Transaction, Depends(_changing)]
 """The same before it begins, for handlers that have slow things to do first; they call its `begin` themselves."""
 
 CurrentActor = Annotated[Actor, Depends(_actor)]
+CurrentDatabase = Annotated[Database, Depends(_database)]
+"""For handlers that look at something before they begin."""
 CurrentClock = Annotated[Clock, Depends(_clock)]
 
 

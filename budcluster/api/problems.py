@@ -22,7 +22,7 @@ from starlette.types import Scope
 
 from budcluster.api.context import request_id
 from budcluster.api.validation import from_validation
-from budcluster.kit.database import DatabaseUnavailable, is_outage
+from budcluster.kit.database import is_outage, outage_of
 from budcluster.kit.errors import DomainError, StaleVersion
 
 log = structlog.get_logger(__name__)
@@ -133,7 +133,7 @@ def install(app: FastAPI) -> None:
 
 def from_unforeseen(error: Exception) -> DomainError | None:
     """The problem behind an error that no handler took, if it is a known one: the database went away in mid-request."""
-    return DatabaseUnavailable() if is_outage(error) else None
+    return outage_of(error) if is_outage(error) else None
 
 
 def problems(*kinds: type[DomainError]) -> dict[int | str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from budcluster.config import DeploymentSettings, ModelHubSettings
 from budcluster.credentials.models import Credential, CredentialPurpose
 from budcluster.credentials.services import CredentialService
 from budcluster.deployment import capacity
-from budcluster.deployment.capacity import Prospect
+from budcluster.deployment.capacity import Capacity, Prospect
 from budcluster.deployment.demands import AnyDemand, Demand, ProcessorDemand
 from budcluster.deployment.errors import ConfigNotUsable
 from budcluster.deployment.fit import Fit, Verdict
@@ -74,6 +74,7 @@ class Admission:
         self._hub = hub
         self._credentials = credentials
         self._settings = settings
+        self._capacity = Capacity(settings.namespace)
         self._surroundings = Surroundings(
             network_policy=settings.network_policy,
             ingress_class=settings.ingress_class,
@@ -135,7 +136,7 @@ class Admission:
     async def decide(self, session: ReadSession, cluster: Cluster, wanted: Wanted) -> Decision:
         """Fit and values of a new deployment. Raises ConfigNotUsable."""
         self._require_allowed_path(wanted.config)
-        seen = await capacity.prospect(session, cluster, self._settings.namespace)
+        seen = await self._capacity.prospect(session, cluster)
         wanted, demand = _fixed(wanted, seen.site)
         fit = seen.fit(demand, freed=False)
         rollout = choose_rollout(
@@ -154,7 +155,7 @@ class Admission:
         """
         self._require_allowed_path(wanted.config)
         require_sound(wanted.config, replicas=row.replicas_desired)
-        seen = await capacity.prospect(session, cluster, self._settings.namespace, own=row)
+        seen = await self._capacity.prospect(session, cluster, own=row)
         wanted, demand = _fixed(wanted, seen.site)
         demand = replace(demand, replicas=row.replicas_desired)
         fit = seen.fit(demand, freed=True)
@@ -174,7 +175,7 @@ class Admission:
 
         Where the copies of another revision stand, they make room for it as its values say.
         """
-        seen = await capacity.prospect(session, cluster, self._settings.namespace, own=row)
+        seen = await self._capacity.prospect(session, cluster, own=row)
         config = DeploymentConfig.model_validate(revision.config)
         demand = capacity.demand_in(row, config, revision.values, seen.site)
         if isinstance(demand, ProcessorDemand):
@@ -204,7 +205,9 @@ class Admission:
 def _fixed(wanted: Wanted, site: Site) -> tuple[Wanted, AnyDemand]:
     """With its runtime chosen, and what that asks of the cluster. Raises ConfigNotUsable."""
     runtime = runtime_of(wanted, site)
-    return replace(wanted, runtime=runtime), demand_of(wanted.config, runtime, wanted.facts, site)
+    return replace(wanted, runtime=runtime), demand_of(
+        wanted.config, runtime, wanted.facts, site.hardware(wanted.config)
+    )
 
 
 def _chances(seen: Prospect, new: AnyDemand, old: AnyDemand, fit: Fit) -> Chances:

@@ -1,50 +1,41 @@
 """What a cluster has room for: its hardware as last seen, and the deployments that were accepted since."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
+import orjson
 from pydantic import TypeAdapter
-from sqlalchemy import select, text
+from sqlalchemy import Select, Text, case, cast, false, func, not_, select, text
 from sqlalchemy.orm import aliased
 
 from budcluster.cluster.models import Cluster
 from budcluster.deployment.demands import AnyDemand, Demand, ProcessorDemand
 from budcluster.deployment.fit import Fit, check_fit
+from budcluster.deployment.inventory_memory import Holder, Inventory, InventoryMemory, PodKey
 from budcluster.deployment.model_facts import ModelFacts
-from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
+from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus, RuntimeType
 from budcluster.deployment.options import DeploymentConfig
-from budcluster.deployment.placing import Stock, refusals
 from budcluster.deployment.planning import Site, demand_of
 from budcluster.deployment.processors import Asked, check_processors
+from budcluster.deployment.promises import End, Promised
 from budcluster.deployment.rooms import Room, rooms_of
+from budcluster.deployment.runtimes.launch import Hardware
 from budcluster.deployment.values import resource_in, surges
-from budcluster.hardware.inventory import freshness, read_nodes, totals
-from budcluster.hardware.models import AddonName, AddonState, ClusterAddon, InventoryGpuPod, InventoryNode
-from budcluster.hardware.pods import PodRequest, by_node, read_pod
+from budcluster.hardware.models import AddonName, AddonState, ClusterAddon, InventoryState
 from budcluster.hardware.profile import HardwareProfile, NodeProfile
-from budcluster.hardware.reader import read_node
 from budcluster.kit.database import ReadSession
 from budcluster.operations.models import FINISHED, Operation
 
 _PROFILE: Final = TypeAdapter(HardwareProfile)
 _GONE: Final = (DeploymentStatus.DELETING, DeploymentStatus.PARKED)
-_MEMORY: Final = "nvidia.com/gpumem"
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """A copy that has its place: it holds devices of a node."""
-
-    node: str
-    request: PodRequest
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Which pod of the cluster it is."""
-        return self.request.namespace, self.request.name
+_CHANGES: Final = ("update_deployment", "scale_deployment")
+"""Work that goes back to where the deployment came from when it fails."""
+_REMEMBERED: Final = 2_000
+"""Configs, and what they ask for: a few KB each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,28 +44,20 @@ class Seen:
 
     site: Site
     asked: Asked | None = None
-    copies: Mapping[str, Sequence[Standing]] = field(default_factory=dict)
+    copies: Mapping[str, Sequence[Holder]] = field(default_factory=dict)
     """Copies that hold their devices already, by release."""
-    raw: Mapping[str, InventoryNode] = field(default_factory=dict)
-    """The nodes on which they stand, as they were read."""
-    pods: Mapping[str, Sequence[PodRequest]] = field(default_factory=dict)
-    """All pods with GPUs, by node."""
+    inventory: Inventory = field(default_factory=Inventory)
 
-    def rooms(self, *, without: Collection[tuple[str, str]] = ()) -> list[Room]:
-        """The rooms, as if these pods were gone."""
-        changed = {
-            node: rooms_of([self._node(row, without)])
-            for node, row in self.raw.items()
-            if any((pod.namespace, pod.name) in without for pod in self.pods.get(node, ()))
-        }
-        if not changed:
+    def rooms(self, *, without: frozenset[PodKey] = frozenset()) -> list[Room]:
+        """The rooms, as if these pods were gone. A room that none of them is in is the same object each time."""
+        fresh: dict[tuple[str, str], Room] = {}
+        for name in {pod.node for pod in self.inventory.pods if pod.key in without}:
+            if (node := self.inventory.nodes.get(name)) is not None:
+                left = node.with_pods(pod for pod in node.pods if pod.key not in without)
+                fresh |= {(room.node, room.resource): room for room in left.rooms}
+        if not fresh:
             return list(self.site.rooms)
-        fresh = {(room.node, room.resource): room for rooms in changed.values() for room in rooms}
         return [fresh.get((room.node, room.resource), room) for room in self.site.rooms]
-
-    def _node(self, row: InventoryNode, without: Collection[tuple[str, str]]) -> NodeProfile:
-        left = [pod for pod in self.pods.get(row.name, ()) if (pod.namespace, pod.name) not in without]
-        return read_node(row.document, feature=row.feature, pods=left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +65,7 @@ class Prospect:
     """A cluster as one deployment finds it, after everybody else has what he was promised."""
 
     site: Site
-    own: tuple[Standing, ...]
+    own: tuple[Holder, ...]
     """Its copies that stand."""
     beside: tuple[Room, ...]
     """While they stand."""
@@ -113,136 +96,64 @@ class Prospect:
         )
 
 
-async def prospect(
-    session: ReadSession, cluster: Cluster, namespace: str, *, own: Deployment | None = None
-) -> Prospect:
-    """Look at the cluster for a deployment; `own` is its row where it exists."""
-    seen = await _look(session, cluster, namespace)
-    standing = tuple(seen.copies.get(own.helm_release, ())) if own else ()
-    promised = await _promised(session, cluster.id, seen, but=own.id if own else None)
-    mine = {copy.key for copy in standing}
-    return Prospect(
-        site=seen.site,
-        own=standing,
-        beside=tuple(promised.rooms(seen, without=set())),
-        freed=tuple(promised.rooms(seen, without=mine)),
-        waiting=tuple(promised.waiting),
-        without_gpus=tuple(promised.without_gpus),
-        asked=seen.asked,
-    )
+class Capacity:
+    """Looks at clusters for deployments. Reads only."""
+
+    def __init__(self, namespace: str) -> None:
+        """`namespace` is where releases are."""
+        self._namespace = namespace
+        self._memory = InventoryMemory()
+
+    async def prospect(self, session: ReadSession, cluster: Cluster, *, own: Deployment | None = None) -> Prospect:
+        """Look at the cluster for a deployment; `own` is its row where it exists."""
+        seen = await self._look(session, cluster.id)
+        standing = tuple(seen.copies.get(own.helm_release, ())) if own else ()
+        promised = await _promised(session, cluster.id, seen, but=own.id if own else None)
+        beside = tuple(promised.rooms(seen))
+        mine = frozenset(copy.key for copy in standing)
+        return Prospect(
+            site=seen.site,
+            own=standing,
+            beside=beside,
+            freed=tuple(promised.rooms(seen, without=mine)) if mine else beside,
+            waiting=tuple(promised.waiting),
+            without_gpus=tuple(promised.without_gpus),
+            asked=seen.asked,
+        )
+
+    async def _look(self, session: ReadSession, cluster_id: UUID) -> Seen:
+        """What is free now; before the inventory is complete, what was free when the hardware was detected."""
+        state = await session.get(InventoryState, cluster_id)
+        if state is None or not state.synced:
+            detected = await session.scalar(select(Cluster.hardware_profile).where(Cluster.id == cluster_id))
+            nodes = _PROFILE.validate_python(detected).nodes
+            kept = frozenset(node.name for node in nodes if node.pools)
+            return Seen(await _site(session, cluster_id, nodes, rooms_of(nodes), kept))
+        inventory = await self._memory.look(session, cluster_id)
+        known = inventory.nodes.values()
+        return Seen(
+            site=await _site(
+                session,
+                cluster_id,
+                [node.profile for node in known],
+                [room for node in known for room in node.rooms],
+                frozenset(name for name, node in inventory.nodes.items() if node.is_kept),
+            ),
+            asked=Asked(state.cpu_requested, state.memory_requested_bytes),
+            copies=_copies(inventory.pods, self._namespace),
+            inventory=inventory,
+        )
 
 
-@dataclass
-class _Promised:
-    """What other deployments are still to get."""
-
-    waiting: list[Demand] = field(default_factory=list)
-    without_gpus: list[ProcessorDemand] = field(default_factory=list)
-    moving: list[Demand] = field(default_factory=list)
-    """Copies that take the place of smaller ones, or of ones that stand elsewhere."""
-    leaving: set[tuple[str, str]] = field(default_factory=set)
-    """The pods of those."""
-
-    def rooms(self, seen: Seen, *, without: set[tuple[str, str]]) -> list[Room]:
-        """What is free both while the leaving pods stand, and when the moving ones have come in their place."""
-        now = seen.rooms(without=without)
-        if not self.leaving:
-            return now
-        later = Stock(seen.rooms(without=without | self.leaving))
-        for demand in self.moving:
-            later.place(demand)
-        return [room.least(then) for room, then in zip(now, later.rooms(), strict=True)]
-
-
-async def _promised(session: ReadSession, cluster_id: UUID, seen: Seen, *, but: UUID | None) -> _Promised:
-    promised = _Promised()
-    changing = await _changing(session)
-    current = aliased(DeploymentRevision)
-    rows = (
-        select(Deployment, current.values)
-        .outerjoin(current, (current.deployment_id == Deployment.id) & (current.number == Deployment.revision))
-        .where(Deployment.cluster_id == cluster_id, Deployment.status.not_in(_GONE))
-        .order_by(Deployment.created_at)
-    )
-    for row, values in await session.execute(rows):
-        if row.id == but or _is_withdrawn(row):
-            continue
-        demand = demand_in(row, DeploymentConfig.model_validate(row.config), values, seen.site)
-        if isinstance(demand, ProcessorDemand):
-            promised.without_gpus.append(replace(demand, replicas=row.replicas_desired))
-            continue
-        standing = seen.copies.get(row.helm_release, ())
-        is_changing = row.id in changing
-        leaving = [copy for copy in standing if is_changing and not _is_met(demand, copy, seen.site.rooms)]
-        surplus = 1 if is_changing and values is not None and surges(values) else 0
-        missing = row.replicas_desired + surplus - len(standing) + len(leaving)
-        if missing > 0:
-            (promised.moving if leaving else promised.waiting).append(replace(demand, replicas=missing))
-            promised.leaving |= {copy.key for copy in leaving}
-    return promised
-
-
-async def _changing(session: ReadSession) -> set[UUID]:
-    """Deployments on which a change of the revision is under way."""
-    found = select(Operation.subject_id).where(Operation.kind == "update_deployment", Operation.status.not_in(FINISHED))
-    return set(await session.scalars(found))
-
-
-def demand_in(row: Deployment, config: DeploymentConfig, values: Mapping[str, Any] | None, site: Site) -> AnyDemand:
-    """What one copy of the deployment asks for with this config, by the name that its values use."""
-    demand = replace(demand_of(config, row.runtime, facts_of(row), site), replicas=1)
-    if isinstance(demand, Demand):
-        return replace(demand, resource=resource_in(values) if values else None)
-    return demand
-
-
-def _is_met(demand: Demand, copy: Standing, rooms: Sequence[Room]) -> bool:
-    """Whether a copy that stands may be one of the demanded ones: it holds enough, where they may be."""
-    resource, share = demand.resource, demand.share
-    holds = copy.request.devices(resource) if resource else demand.shape.devices
-    if holds < demand.shape.devices or (share and copy.request.resources.get(_MEMORY, 0) < share.memory_mib):
-        return False
-    size = demand.sized()
-    return any(room.node == copy.node and not refusals(demand, room, size) for room in rooms)
-
-
-def _is_withdrawn(row: Deployment) -> bool:
-    """Its first start failed, and nothing of it is in the cluster."""
-    is_left = "install_release" in (row.error or {}).get("left", ())
-    return row.status is DeploymentStatus.FAILED and not row.endpoints and not is_left
-
-
-async def _look(session: ReadSession, cluster: Cluster, namespace: str) -> Seen:
-    """What is free now; before the inventory is complete, what was free when the hardware was detected."""
-    fresh = await freshness(session, cluster.id)
-    if not fresh.complete:
-        detected = await session.scalar(select(Cluster.hardware_profile).where(Cluster.id == cluster.id))
-        known = _PROFILE.validate_python(detected)
-        kept = frozenset(node.name for node in known.nodes if node.pools)
-        return Seen(await _site(session, cluster.id, known.nodes, kept))
-    sums = await totals(session, cluster.id)
-    # Each table is read once: between two looks the inventory may change, and a GPU would be promised twice.
-    rows = (await session.scalars(select(InventoryNode).where(InventoryNode.cluster_id == cluster.id))).all()
-    held = await _held(session, cluster.id)
-    pods = by_node(pod.document for pod in held)
-    copies = _copies(held, namespace)
-    places = {copy.node for standing in copies.values() for copy in standing}
-    return Seen(
-        site=await _site(session, cluster.id, await read_nodes(rows, pods), _kept(rows)),
-        asked=Asked(sums.cpu_requested, sums.memory_requested_bytes),
-        copies=copies,
-        raw={row.name: row for row in rows if row.name in places},
-        pods=pods,
-    )
-
-
-async def _site(session: ReadSession, cluster_id: UUID, nodes: Sequence[NodeProfile], kept: frozenset[str]) -> Site:
+async def _site(
+    session: ReadSession, cluster_id: UUID, nodes: Sequence[NodeProfile], rooms: Sequence[Room], kept: frozenset[str]
+) -> Site:
     present = await session.scalars(
         select(ClusterAddon.name).where(ClusterAddon.cluster_id == cluster_id, ClusterAddon.state == AddonState.READY)
     )
     addons = set(present)
     return Site(
-        rooms=tuple(rooms_of(nodes)),
+        rooms=tuple(rooms),
         nodes=tuple(nodes),
         kept=kept,
         has_pod_monitors=AddonName.PROMETHEUS in addons,
@@ -250,43 +161,97 @@ async def _site(session: ReadSession, cluster_id: UUID, nodes: Sequence[NodeProf
     )
 
 
-def _kept(rows: Iterable[InventoryNode]) -> frozenset[str]:
-    """Nodes with GPUs that a taint keeps for pods which ask for them."""
-    closing = {"NoSchedule", "NoExecute"}
-    return frozenset(
-        row.name
-        for row in rows
-        if row.gpu_count
-        and any(one.get("effect") in closing for one in (row.document.get("spec") or {}).get("taints") or ())
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """A live pod that holds devices of a node."""
-
-    namespace: str
-    release: str | None
-    node: str
-    document: dict[str, Any]
-
-
-async def _held(session: ReadSession, cluster_id: UUID) -> list[_Held]:
-    pod = InventoryGpuPod
-    rows = await session.execute(
-        select(pod.namespace, pod.release, pod.node, pod.document)
-        .where(pod.cluster_id == cluster_id, pod.node.is_not(None), pod.phase.not_in(("Succeeded", "Failed")))
-        .order_by(pod.namespace, pod.name)
-    )
-    return [_Held(*row) for row in rows]
-
-
-def _copies(pods: Iterable[_Held], namespace: str) -> dict[str, list[Standing]]:
-    copies: dict[str, list[Standing]] = defaultdict(list)
+def _copies(pods: Iterable[Holder], namespace: str) -> dict[str, list[Holder]]:
+    copies: dict[str, list[Holder]] = defaultdict(list)
     for pod in pods:
-        if pod.release is not None and pod.namespace == namespace:
-            copies[pod.release].append(Standing(pod.node, read_pod(pod.document)))
+        if pod.release is not None and pod.request.namespace == namespace:
+            copies[pod.release].append(pod)
     return dict(copies)
+
+
+async def _promised(session: ReadSession, cluster_id: UUID, seen: Seen, *, but: UUID | None) -> Promised:
+    """What all deployments but one are still to get. One that is changing may go back to where it comes from."""
+    promised = Promised()
+    for row in await session.execute(_PROMISES.where(Deployment.cluster_id == cluster_id, Deployment.id != but)):
+        asked = _demand(seen.site, row.config, row.limits, row.runtime, row.facts)
+        is_other = row.former_revision not in {None, row.revision}
+        surplus = 1 if is_other and surges({"strategy": row.strategy}) else 0
+        ends = [End(asked, row.replicas_desired, surplus, is_other=is_other)]
+        if row.former_revision is not None:
+            former = _demand(seen.site, row.former_config, row.former_limits, row.runtime, row.facts)
+            ends.append(End(former, row.former_replicas, is_other=is_other))
+        promised.add(ends, seen.copies.get(row.helm_release, ()), seen.site.rooms)
+    return promised
+
+
+def _make_promises() -> Select[Any]:
+    current, former = aliased(DeploymentRevision), aliased(DeploymentRevision)
+    works = Operation.kind.in_(_CHANGES) & Operation.status.not_in(FINISHED)
+    number = Operation.payload["previous_revision"].as_integer()
+    is_in_cluster = func.coalesce(Deployment.error["left"].contains(["install_release"]), false())
+    # Its first start failed, and nothing of it is in the cluster.
+    is_withdrawn = (
+        (Deployment.status == DeploymentStatus.FAILED)
+        & (func.jsonb_array_length(Deployment.endpoints) == 0)
+        & not_(is_in_cluster)
+    )
+    limits = ("resources", "limits")
+    return (
+        select(
+            Deployment.helm_release,
+            Deployment.runtime,
+            Deployment.revision,
+            Deployment.replicas_desired,
+            # As text: what is known by its text is not read again.
+            cast(Deployment.config, Text).label("config"),
+            cast(Deployment.model_facts, Text).label("facts"),
+            current.values[limits].label("limits"),
+            case((former.number.is_not(None), current.values["strategy"])).label("strategy"),
+            former.number.label("former_revision"),
+            cast(former.config, Text).label("former_config"),
+            former.values[limits].label("former_limits"),
+            Operation.payload["previous_replicas"].as_integer().label("former_replicas"),
+        )
+        .join(current, (current.deployment_id == Deployment.id) & (current.number == Deployment.revision))
+        .outerjoin(Operation, (Operation.subject_id == Deployment.id) & works)
+        .outerjoin(former, (former.deployment_id == Deployment.id) & (former.number == number))
+        .where(Deployment.status.not_in(_GONE), not_(is_withdrawn))
+        .order_by(Deployment.created_at)
+    )
+
+
+_PROMISES: Final = _make_promises()
+
+
+def _demand(
+    site: Site, config: str, limits: Mapping[str, Any] | None, runtime: RuntimeType, facts: str | None
+) -> AnyDemand:
+    hardware = site.hardware(_config(config))
+    return _demand_on(hardware, config, resource_in({"resources": {"limits": limits}}), runtime, facts)
+
+
+@lru_cache(_REMEMBERED)
+def _config(document: str) -> DeploymentConfig:
+    return DeploymentConfig.model_validate(orjson.loads(document))
+
+
+@lru_cache(_REMEMBERED)
+def _demand_on(
+    hardware: Hardware, config: str, resource: str | None, runtime: RuntimeType, facts: str | None
+) -> AnyDemand:
+    known = orjson.loads(facts) if facts else None
+    return _of_one(demand_of(_config(config), runtime, _facts(known), hardware), resource)
+
+
+def demand_in(row: Deployment, config: DeploymentConfig, values: Mapping[str, Any], site: Site) -> AnyDemand:
+    """What one copy of the deployment asks for with this config, by the name that its values use."""
+    return _of_one(demand_of(config, row.runtime, facts_of(row), site.hardware(config)), resource_in(values))
+
+
+def _of_one(demand: AnyDemand, resource: str | None) -> AnyDemand:
+    if isinstance(demand, Demand):
+        return replace(demand, replicas=1, resource=resource)
+    return replace(demand, replicas=1)
 
 
 async def hold(session: ReadSession, cluster_id: UUID) -> None:
@@ -297,7 +262,11 @@ async def hold(session: ReadSession, cluster_id: UUID) -> None:
 
 def facts_of(row: Deployment) -> ModelFacts | None:
     """What is known of its model."""
-    return ModelFacts(**row.model_facts) if row.model_facts else None
+    return _facts(row.model_facts)
+
+
+def _facts(document: Mapping[str, Any] | None) -> ModelFacts | None:
+    return ModelFacts(**document) if document else None
 
 
 def as_facts(fit: Fit) -> dict[str, Any]:

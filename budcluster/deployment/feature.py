@@ -11,6 +11,7 @@ from budcluster.deployment.helm_utils import ReleaseLocks
 from budcluster.deployment.records import Records
 from budcluster.deployment.removal import RemovalActivities
 from budcluster.deployment.serving import ServingActivities
+from budcluster.deployment.turns import Turns
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import Database
 from budcluster.operations.journal import Journals
@@ -24,6 +25,7 @@ def deployment_feature(
     credentials: CredentialService,
     journals: Journals,
     admission: Admission,
+    turns: Turns,
     clock: Clock,
 ) -> Feature:
     """Everything that long work on deployments needs."""
@@ -59,4 +61,5 @@ def deployment_feature(
             "update_deployment": changes,
             "delete_deployment": RemovalFollower(clock),
         },
+        turns=dict.fromkeys(("deploy_model", "scale_deployment", "update_deployment"), turns.of),
     )

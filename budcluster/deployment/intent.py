@@ -23,7 +23,7 @@ def wanted_by(request: DeploymentRequest, known: Description) -> Wanted:
     """A new deployment, with its id and names."""
     deployment_id = uuid4()
     last = request.model.rstrip("/").rpartition("/")[2]
-    name = request.name or f"{slug_of(last)[:56].strip('-')}-{deployment_id.hex[:4]}"
+    name = request.name or f"{slug_of(last)[:56].strip('-')}-{deployment_id.hex[:6]}"
     return Wanted(
         id=deployment_id,
         name=name,

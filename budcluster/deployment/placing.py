@@ -3,7 +3,7 @@
 import heapq
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -23,16 +23,20 @@ class Stock:
 
     def __init__(self, rooms: Iterable[Room]) -> None:
         self._nodes: list[str] = []
+        self._rooms: list[Room] = []
+        """Without their nodes' names, in the order in which they came."""
         self._kinds: dict[Room, list[int]] = defaultdict(list)
-        """Rooms without their nodes' names -> their places in the order in which they came, as a heap."""
+        """The same rooms -> their places in that order, as a heap."""
         for place, room in enumerate(rooms):
             self._nodes.append(room.node)
-            self._kinds[_kind(room)].append(place)
+            self._rooms.append(_kind(room))
+            self._kinds[self._rooms[place]].append(place)
 
     def copy(self) -> "Stock":
         """The same rooms, for trying something out."""
         twin = Stock(())
         twin._nodes = self._nodes
+        twin._rooms = self._rooms.copy()
         twin._kinds = defaultdict(list, {kind: places.copy() for kind, places in self._kinds.items()})
         return twin
 
@@ -42,8 +46,26 @@ class Stock:
 
     def rooms(self) -> list[Room]:
         """The rooms as they are now, in the order in which they came."""
-        placed = {place: kind for kind, places in self._kinds.items() for place in places}
-        return [replace(placed[place], node=node) for place, node in enumerate(self._nodes)]
+        return [replace(room, node=node) for room, node in zip(self._rooms, self._nodes, strict=True)]
+
+    def regain(self, before: Sequence[Room], after: Sequence[Room]) -> None:
+        """Add what is free in one view of the rooms beyond what is free in an earlier one."""
+        for place, (earlier, later) in enumerate(zip(before, after, strict=True)):
+            if earlier is not later:
+                self._put(place, self._rooms[place].regaining(earlier, later))
+
+    def narrow(self, other: "Stock") -> None:
+        """Leave what is free in another stock of the same rooms as well."""
+        for place, (mine, its) in enumerate(zip(self._rooms, other._rooms, strict=True)):  # noqa: SLF001 - of its kind
+            if mine is not its:
+                self._put(place, mine.least(its))
+
+    def _put(self, place: int, room: Room) -> None:
+        places = self._kinds[self._rooms[place]]
+        places.remove(place)
+        heapq.heapify(places)
+        self._rooms[place] = _kind(room)
+        heapq.heappush(self._kinds[self._rooms[place]], place)
 
     def resources(self, demand: Demand) -> list[str]:
         """Names by which the demand's devices could be asked for, plain ones first, then the largest slices."""
@@ -79,7 +101,7 @@ class Stock:
             nodes.append(self._nodes[heapq.heappop(self._kinds[kind])])
             if self._kinds[kind]:
                 offer(kind, found)
-            rest = kind.taking(found, share=share)
+            rest = self._rooms[place] = kind.taking(found, share=share)
             heapq.heappush(self._kinds[rest], place)
             if self._kinds[rest][0] == place:
                 consider(rest)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 from uuid import UUID
 
@@ -41,7 +42,7 @@ _VENDORS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Site:
     """What planning knows of a cluster."""
 
@@ -56,11 +57,15 @@ class Site:
         """What it runs on: as asked, else the vendor of the GPU model that was asked for, else the best there is."""
         if config.hardware is not None:
             return config.hardware
-        vendors = [room.vendor for room in self.rooms if config.gpu_model in {None, room.model}]
+        vendors = {vendor for vendor, model in self._kinds if config.gpu_model in {None, model}}
         for vendor, hardware in _VENDORS.items():
             if vendor in vendors:
                 return hardware
         return Hardware.NVIDIA if config.gpu_model else Hardware.CPU
+
+    @cached_property
+    def _kinds(self) -> frozenset[tuple[GpuVendor, str | None]]:
+        return frozenset((room.vendor, room.model) for room in self.rooms)
 
     def has_hami(self) -> bool:
         """Whether HAMi hands out GPUs of this cluster."""
@@ -91,9 +96,10 @@ def context_of(config: DeploymentConfig, facts: ModelFacts | None) -> Context:
     return Context(asked)
 
 
-def demand_of(config: DeploymentConfig, runtime: RuntimeType, facts: ModelFacts | None, site: Site) -> AnyDemand:
-    """What it asks of the cluster."""
-    hardware = site.hardware(config)
+def demand_of(
+    config: DeploymentConfig, runtime: RuntimeType, facts: ModelFacts | None, hardware: Hardware
+) -> AnyDemand:
+    """What it asks of a cluster, where it runs on this."""
     known = RUNTIMES[runtime]
     if hardware is Hardware.CPU:
         processes = config.tensor_parallel_size * config.pipeline_parallel_size

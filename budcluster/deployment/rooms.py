@@ -52,6 +52,17 @@ class Device:
             free_cores=self.free_cores - (share.cores_percent or 0),
         )
 
+    def regaining(self, before: "Device", after: "Device") -> "Device":
+        """With what is free of it in one view of the inventory beyond what is free in an earlier one."""
+        known = None not in (self.free_mib, before.free_mib, after.free_mib)
+        more = (after.free_mib or 0) - (before.free_mib or 0) if known else 0
+        return Device(
+            free_mib=(self.free_mib or 0) + more if known else self.free_mib,
+            free_shares=self.free_shares + after.free_shares - before.free_shares,
+            untouched=self.untouched or (after.untouched and self.free_shares == before.free_shares),
+            free_cores=self.free_cores + after.free_cores - before.free_cores,
+        )
+
     def least(self, other: "Device") -> "Device":
         """What is free in both views of it."""
         known = [mib for mib in (self.free_mib, other.free_mib) if mib is not None]
@@ -96,9 +107,10 @@ class Room:
         """Indexes of `count` devices for one replica: whole ones, or shares of the tightest that have the memory."""
         if self.closed or not self.is_attended(count):
             return None
-        usable = [(device.free_mib or 0, index) for index, device in enumerate(self.devices) if device.has(share)]
+        usable = [(device.free_mib or 0, -index) for index, device in enumerate(self.devices) if device.has(share)]
+        # Of equal ones the last: where devices are only counted, the first are the free ones, and so they stay.
         usable.sort()
-        return tuple(index for _, index in usable[:count]) if len(usable) >= count else None
+        return tuple(-index for _, index in usable[:count]) if len(usable) >= count else None
 
     def is_attended(self, count: int) -> bool:
         """Whether the node has the processors and the memory that so many devices stand for."""
@@ -114,6 +126,16 @@ class Room:
             devices=tuple(devices),
             cores=self.cores - len(indexes) * CORES_PER_GPU,
             memory_gib=self.memory_gib - len(indexes) * MEMORY_GIB_PER_GPU,
+        )
+
+    def regaining(self, before: "Room", after: "Room") -> "Room":
+        """With what is free in one view of the inventory beyond what is free in an earlier one."""
+        views = zip(self.devices, before.devices, after.devices, strict=True)
+        return replace(
+            self,
+            devices=tuple(mine.regaining(earlier, later) for mine, earlier, later in views),
+            cores=self.cores + after.cores - before.cores,
+            memory_gib=self.memory_gib + after.memory_gib - before.memory_gib,
         )
 
     def least(self, other: "Room") -> "Room":

@@ -97,7 +97,7 @@ async def create_deployment(
         return _preview(await work.preview(body, actor=actor.name))
     # Whoever waits for the hub, or for others who want room on the cluster, holds no connection meanwhile.
     known = await work.describe(body, actor=actor.name)
-    await changing.hold(work.turn(body.cluster_id))
+    await changing.hold(work.turns.on(body.cluster_id))
     session = await changing.begin()
     return accepted(response, await work.create(session, body, known, force=query.force, actor=actor.name))
 
@@ -231,7 +231,7 @@ def accepted(response: Response, done: Accepted) -> DeploymentWithOperation:
 
 async def _in_turn(changing: Changing, work: DeploymentWork, deployment_id: UUID) -> WriteSession:
     """The session, when nobody else of this process decides about the deployment's cluster."""
-    await changing.hold(work.turn(await work.cluster_of(deployment_id)))
+    await changing.hold(work.turns.of(deployment_id))
     return await changing.begin()
 
 

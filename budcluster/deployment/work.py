@@ -1,7 +1,6 @@
 """Asking for long work on deployments: deploy, scale, change, go back, delete. Sessions are the caller's."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -36,9 +35,9 @@ from budcluster.deployment.models import Deployment, DeploymentRevision, Deploym
 from budcluster.deployment.options import DeploymentConfig
 from budcluster.deployment.planning import Wanted, require_sound
 from budcluster.deployment.schemas import DeploymentChange, DeploymentRequest
+from budcluster.deployment.turns import Turns
 from budcluster.deployment.values import never_smaller
 from budcluster.kit.database import Database, WriteSession
-from budcluster.kit.keyed_locks import KeyedLocks
 from budcluster.kube.door import Doors
 from budcluster.operations.contracts import Workflow
 from budcluster.operations.models import Operation, SubjectType
@@ -68,32 +67,26 @@ class DeploymentWork:
     """Long work on deployments. Every call writes the row and the operation in one transaction."""
 
     def __init__(
-        self, database: Database, operations: Operations, admission: Admission, doors: Doors, *, namespace: str
+        self,
+        database: Database,
+        operations: Operations,
+        admission: Admission,
+        doors: Doors,
+        turns: Turns,
+        *,
+        namespace: str,
     ) -> None:
         """`namespace` is where new releases go."""
+        self.turns = turns
         self._database = database
         self._operations = operations
         self._admission = admission
         self._doors = doors
         self._namespace = namespace
-        self._turns: KeyedLocks[UUID] = KeyedLocks()
 
     async def describe(self, request: DeploymentRequest, *, actor: str) -> Description:
         """What is known of the model. The hub may be slow: no session is open meanwhile. Raises ConfigNotUsable."""
         return await self._admission.describe(request.model, request.config, actor=actor)
-
-    async def cluster_of(self, deployment_id: UUID) -> UUID:
-        """Where a deployment is. Opens a session of its own. Raises DeploymentNotFound."""
-        async with self._database.reading() as session:
-            return (await repository.get_deployment(session, deployment_id)).cluster_id
-
-    def turn(self, cluster_id: UUID) -> AbstractAsyncContextManager[None]:
-        """One decision at a time about a cluster.
-
-        `capacity.hold` says the same to other processes. Those of this one wait here, where no connection waits with
-        them: enter it before the session is used, and leave it after the commit.
-        """
-        return self._turns.hold(cluster_id)
 
     async def preview(self, request: DeploymentRequest, *, actor: str) -> Rendered:
         """What the request would do, without doing it. Raises ClusterNotFound, ClusterNotReady, ConfigNotUsable."""
@@ -109,7 +102,7 @@ class DeploymentWork:
     async def create(
         self, session: WriteSession, request: DeploymentRequest, known: Description, *, force: bool, actor: str
     ) -> Accepted:
-        """Check the request and ask for the deployment, in its `turn`.
+        """Check the request and ask for the deployment, in the cluster's turn.
 
         Raises ClusterNotFound, ClusterNotReady, ConfigNotUsable, DeploymentNameTaken, IngressHostTaken, NoCapacity.
         """
@@ -155,7 +148,7 @@ class DeploymentWork:
         actor: str,
         if_match: str | None = None,
     ) -> Accepted:
-        """Ask for another number of copies, in the cluster's `turn`; zero parks it.
+        """Ask for another number of copies, in the cluster's turn; zero parks it.
 
         Raises DeploymentNotFound, DeploymentNeverServed, OperationBusy, ConfigNotUsable, NoCapacity, StaleVersion.
         """
@@ -184,7 +177,7 @@ class DeploymentWork:
         actor: str,
         if_match: str | None = None,
     ) -> Accepted | Deployment:
-        """Ask for another way to run, in the cluster's `turn`; labels alone change at once.
+        """Ask for another way to run, in the cluster's turn; labels alone change at once.
 
         Raises DeploymentNotFound, DeploymentNeverServed, OperationBusy, ConfigNotUsable, IngressHostTaken, NoCapacity,
         StaleVersion.
@@ -209,7 +202,7 @@ class DeploymentWork:
         actor: str,
         if_match: str | None = None,
     ) -> Accepted:
-        """Ask to run as an earlier revision did, in the cluster's `turn`.
+        """Ask to run as an earlier revision did, in the cluster's turn.
 
         Without a number that is the last one that served before the present one. Raises RevisionNotFound, and what
         `change` raises.

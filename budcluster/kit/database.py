@@ -87,6 +87,13 @@ class DatabaseFull(DatabaseUnavailable):
     sentence = "The disk of the service's database is full; nothing was changed. Free space there, then try again."
 
 
+class DatabaseBusy(DatabaseUnavailable):
+    """The service's PostgreSQL did not get to it in time, or others held what this needed. Nothing was changed."""
+
+    title = "The database is busy"
+    sentence = "The service's database took too long to answer; nothing was changed. Try again in a few seconds."
+
+
 class Database:
     """The engine and its sessions. Create inside the event loop that will use it."""
 
@@ -163,24 +170,32 @@ class _translated:  # noqa: N801 - reads as a phrase where it is used
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is not None and is_outage(error):
             raise_if_cancelled()
-            raise (DatabaseFull if _state_of(error) == _DISK_FULL else DatabaseUnavailable) from error
+            raise outage_of(error) from error
 
 
 def is_outage(error: BaseException) -> bool:
     """Whether an error says that the server is away or short of something, as against a statement that was wrong."""
     if isinstance(error, DBAPIError):
         state = _state_of(error)
-        # 08 connection, 53 insufficient resources, 57P0x shutdown and crash (PostgreSQL 17, appendix A).
+        # 08 connection, 53 insufficient resources, 57P0x shutdown and crash, 57014 took longer than a statement may
+        # (PostgreSQL 17, appendix A).
         return (
             error.connection_invalidated
             or state[:2] in {"08", "53"}
-            or state in {"57P01", "57P02", "57P03"}
+            or state in {"57P01", "57P02", "57P03", _TOO_SLOW}
             or (isinstance(error, InterfaceError | OperationalError) and not state)
         )
     return isinstance(error, PoolTimeout | ConnectionError | TimeoutError | FileNotFoundError)
 
 
+def outage_of(error: BaseException) -> DatabaseUnavailable:
+    """What callers are told of an outage."""
+    kinds = {_DISK_FULL: DatabaseFull, _TOO_SLOW: DatabaseBusy}
+    return kinds.get(_state_of(error), DatabaseUnavailable)()
+
+
 _DISK_FULL: Final = "53100"
+_TOO_SLOW: Final = "57014"
 
 
 def _state_of(error: BaseException) -> str:

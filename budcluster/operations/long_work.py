@@ -29,7 +29,7 @@ from budcluster.operations.periodic import Job, Scheduler
 from budcluster.operations.publisher import Publisher
 from budcluster.operations.refs import MARK_FAILED, MARK_STARTED, MARK_SUCCEEDED
 from budcluster.operations.retention import Retention
-from budcluster.operations.services import Follower, Operations
+from budcluster.operations.services import Follower, Operations, Turn
 from budcluster.operations.sweeper import Sweeper
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class Feature:
     workflows: "Sequence[tuple[WorkflowRef[Any], Orchestrator]]" = ()
     activities: "Sequence[tuple[ActivityRef[Any, Any], Activity]]" = ()
     followers: Mapping[str, Follower] = field(default_factory=dict)
+    """By kind of operation."""
+    turns: Mapping[str, Turn] = field(default_factory=dict)
     """By kind of operation."""
     jobs: Sequence[Job] = ()
 
@@ -84,6 +86,8 @@ class LongWork:
         self._features.append(feature)
         for kind, follower in feature.followers.items():
             self.operations.follow(kind, follower)
+        for kind, turn in feature.turns.items():
+            self.operations.queue(kind, turn)
 
     async def start(self) -> None:
         """Start everything in the background. Returns soon, whether or not the engine can be reached."""

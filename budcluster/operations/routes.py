@@ -8,7 +8,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from fastapi import APIRouter, Query, Response
 
-from budcluster.api.dependencies import CurrentClock, Read, Write, provided
+from budcluster.api.dependencies import Changing, CurrentClock, CurrentDatabase, Read, Write, provided
 from budcluster.api.errors import InvalidCursor
 from budcluster.api.paging import Listing, Rows
 from budcluster.api.problems import problems
@@ -140,8 +140,14 @@ async def cancel_operation(
     summary="Run failed work again",
     responses=problems(OperationNotFound, OperationNotRetryable, OperationBusy),
 )
-async def retry_operation(operation_id: UUID, session: Write, service: Service, clock: CurrentClock) -> OperationDetail:
+async def retry_operation(
+    operation_id: UUID, changing: Changing, database: CurrentDatabase, service: Service, clock: CurrentClock
+) -> OperationDetail:
     """Run a failed or cancelled one again. Steps that succeeded and were not undone are kept."""
+    async with database.reading() as looking:
+        turn = await service.turn(looking, operation_id)
+    await changing.hold(turn)
+    session = await changing.begin()
     await service.retry(session, operation_id)
     return _detail(*await service.get(session, operation_id), clock.now())
 

@@ -14,7 +14,8 @@ A feature that keeps a row in step with its operations gives a `Follower` for it
 that ends (or reopens) the operation, however it ended, so that both change together or not at all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID, uuid4
@@ -66,16 +67,25 @@ class Follower(Protocol):
         """The operation is retried. Called in that transaction; raise a Conflict to refuse."""
 
 
+Turn = Callable[[UUID], AbstractAsyncContextManager[None]]
+"""What a retry waits for, by the id of its subject, before its transaction begins: no connection waits with it."""
+
+
 class Operations:
-    """All that can be asked of operations. Stateless but for its followers."""
+    """All that can be asked of operations. Stateless but for its followers and turns."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._followers: dict[str, Follower] = {}
+        self._turns: dict[str, Turn] = {}
         self._clock = clock or SystemClock()
 
     def follow(self, kind: str, follower: Follower) -> None:
         """Tell `follower` about the operations of this kind; one follower a kind."""
         self._followers[kind] = follower
+
+    def queue(self, kind: str, turn: Turn) -> None:
+        """Let retries of this kind come one after another, as `turn` says."""
+        self._turns[kind] = turn
 
     async def request(
         self,
@@ -150,6 +160,12 @@ class Operations:
             raise OperationNotCancelable(f"{operation.kind} always runs to its end; wait for it.")
         await self._ask_to_end(ledger)
         return operation
+
+    async def turn(self, session: ReadSession, operation_id: UUID) -> AbstractAsyncContextManager[None]:
+        """What a retry is to hold before its session is used, until after the commit."""
+        operation = await session.get(Operation, operation_id)
+        turn = self._turns.get(operation.kind) if operation else None
+        return turn(operation.subject_id) if operation and turn else nullcontext()
 
     async def retry(self, session: WriteSession, operation_id: UUID) -> Operation:
         """Run a failed or cancelled one again from where it failed: steps that succeeded and were not undone are kept.

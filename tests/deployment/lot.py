@@ -12,7 +12,7 @@ from budcluster.cluster.models import Cluster, ClusterOrigin, ClusterProvider, C
 from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
 from budcluster.hardware.models import InventoryGpuPod, InventoryNode, InventoryState
 from budcluster.hardware.reader import read_cluster
-from budcluster.hardware.trimming import trim_node, trim_pod
+from budcluster.hardware.trimming import digest_of, trim_node, trim_pod
 from budcluster.kit.clock import SystemClock
 from budcluster.kit.database import Database
 from budcluster.operations.models import Claim, Operation, OperationStatus
@@ -53,7 +53,8 @@ class Lot:
             session.add_all(
                 InventoryNode(
                     cluster_id=self.cluster_id, name=seen.name, uid=uuid4(), created_at=SystemClock().now(),
-                    document=trim_node(machine), digest=b"", ready=True, schedulable=seen.schedulable, pressed=False,
+                    document=trim_node(machine), digest=digest_of(trim_node(machine)), ready=True,
+                    schedulable=seen.schedulable, pressed=False,
                     cpu_cores=seen.cpu.allocatable_cores, memory_bytes=seen.allocatable_memory_bytes,
                     gpu_count=len(seen.gpus), gpus_healthy=len(seen.gpus),
                 )
@@ -98,7 +99,7 @@ class Lot:
         """The copies of the present revision, one on each of these nodes, instead of those that stood."""
         values = await self.values(deployment_id)
         async with self.database.writing() as session:
-            deployment = await session.get(Deployment, UUID(deployment_id))
+            deployment = await session.get(Deployment, UUID(deployment_id.rpartition("/")[2]))
             assert deployment is not None
             release = deployment.helm_release
             await session.execute(delete(InventoryGpuPod).where(InventoryGpuPod.release == release))
@@ -111,7 +112,7 @@ class Lot:
                 session.add(
                     InventoryGpuPod(
                         cluster_id=self.cluster_id, namespace=NAMESPACE, name=f"{release}-{number}", uid=str(uuid4()),
-                        node=place, phase="Running", release=release, document=trim_pod(pod), digest=b"",
+                        node=place, phase="Running", release=release, document=trim_pod(pod), digest=digest_of(pod),
                     )
                 )  # fmt: skip
 

@@ -66,7 +66,7 @@ async def test_going_back_is_looked_at_as_well_and_can_be_forced(lot: Lot) -> No
     path = await lot.served(tensor_parallel_size=8, places=[NODE])
     shrunk = await lot.ask("PATCH", path, config={"tensor_parallel_size": 2})
     await lot.finish(shrunk.json()["operation_id"])
-    await lot.stand(path.rpartition("/")[2], [NODE])
+    await lot.stand(path, [NODE])
     await lot.served(tensor_parallel_size=4, places=[NODE])
     assert _type(await lot.ask("POST", f"{path}/rollback", revision=1)) == NO_CAPACITY
     assert (await lot.ask("POST", f"{path}/rollback", revision=1, force=True)).status_code == 202
@@ -180,7 +180,7 @@ async def test_a_parked_deployment_is_changed_without_room_and_woken_only_with(l
     path = await lot.served(tensor_parallel_size=2, places=[NODE])
     parked = await lot.ask("POST", f"{path}/scale", replicas=0)
     await lot.finish(parked.json()["operation_id"])
-    await lot.stand(path.rpartition("/")[2], [])
+    await lot.stand(path, [])
     await lot.served(replicas=7, places=[NODE] * 7)
     changed = await lot.ask("PATCH", path, config={"max_num_seqs": 8})
     assert changed.status_code == 202, changed.text

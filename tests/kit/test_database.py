@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
-from budcluster.kit.database import Database, DatabaseFull, DatabaseUnavailable
+from budcluster.kit.database import Database, DatabaseBusy, DatabaseFull, DatabaseUnavailable
 
 
 async def _lose_connection(database: Database) -> None:
@@ -41,3 +41,11 @@ async def test_a_full_disk_of_the_database_is_told_as_such_and_can_be_waited_for
             await session.execute(text("do $$ begin raise 'no space' using errcode = 'disk_full'; end $$"))
     assert isinstance(caught.value, DatabaseUnavailable)
     assert (caught.value.status, caught.value.slug()) == (503, "database-full")
+
+
+async def test_a_statement_that_takes_too_long_is_told_as_such_and_can_be_waited_for(database: Database) -> None:
+    with pytest.raises(DatabaseBusy, match="Try again") as caught:
+        async with database.writing() as session:
+            await session.execute(text("do $$ begin raise 'too long' using errcode = 'query_canceled'; end $$"))
+    assert isinstance(caught.value, DatabaseUnavailable)
+    assert (caught.value.status, caught.value.slug()) == (503, "database-busy")

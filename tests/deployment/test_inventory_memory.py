@@ -1,0 +1,85 @@
+"""Inventories that are read again and again: what is remembered is what the rows say."""
+
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import delete, update
+
+from budcluster.deployment.inventory_memory import Inventory, InventoryMemory
+from budcluster.hardware.inventory import profile
+from budcluster.hardware.models import InventoryNode
+from budcluster.hardware.trimming import digest_of, trim_node
+from budcluster.kit.database import Database
+from tests.deployment.lot import Lot
+from tests.hardware import nodes
+
+BIG, SMALL = "node-0", "node-1"
+
+
+@pytest.fixture
+async def lot(client: httpx.AsyncClient, database: Database) -> Lot:
+    """One machine with eight A100s, and one with four L40S."""
+    lot = Lot(client, database)
+    await lot.prepare([nodes.a100x8(), nodes.l40s()])
+    return lot
+
+
+async def _look(memory: InventoryMemory, lot: Lot) -> Inventory:
+    """The inventory; it says what a reading without any memory says."""
+    async with lot.database.reading() as session:
+        found = await memory.look(session, lot.cluster_id)
+        read = {node.name: node for node in (await profile(session, lot.cluster_id)).nodes}
+    assert {name: node.profile for name, node in found.nodes.items()} == read
+    return found
+
+
+async def _set(lot: Lot, name: str, **values: Any) -> None:
+    async with lot.database.writing() as session:
+        await session.execute(update(InventoryNode).where(InventoryNode.name == name).values(values))
+
+
+def _whole(inventory: Inventory, name: str) -> int:
+    return sum(room.whole_devices for room in inventory.nodes[name].rooms)
+
+
+async def test_only_what_has_changed_is_read_anew(lot: Lot) -> None:
+    memory = InventoryMemory()
+    first = await _look(memory, lot)
+    again = await _look(memory, lot)
+    assert all(again.nodes[name] is first.nodes[name] for name in (BIG, SMALL))
+
+    path = await lot.served(tensor_parallel_size=2, places=[BIG])
+    held = await _look(memory, lot)
+    assert (_whole(first, BIG), _whole(held, BIG)) == (8, 6)
+    assert held.nodes[SMALL] is first.nodes[SMALL]
+    assert _whole(Inventory({BIG: held.nodes[BIG].with_pods(())}), BIG) == 8
+    await lot.stand(path, [])
+    assert _whole(await _look(memory, lot), BIG) == 8
+
+    cordoned = nodes.l40s()
+    cordoned["metadata"]["name"] = SMALL
+    cordoned["spec"]["unschedulable"] = True
+    await _set(lot, SMALL, document=trim_node(cordoned), digest=digest_of(trim_node(cordoned)))
+    assert _whole(await _look(memory, lot), SMALL) == 0
+
+    before = await _look(memory, lot)
+    numa = {"attributes": {"memory.numa": {"elements": {"node_count": "2"}}}}
+    await _set(lot, SMALL, feature={"spec": {"features": numa}})
+    after = await _look(memory, lot)
+    assert (before.nodes[SMALL].profile.numa_nodes, after.nodes[SMALL].profile.numa_nodes) == (None, 2)
+
+    async with lot.database.writing() as session:
+        await session.execute(delete(InventoryNode).where(InventoryNode.name == BIG))
+    assert list((await _look(memory, lot)).nodes) == [SMALL]
+
+
+async def test_clusters_that_were_not_looked_at_for_long_are_forgotten_and_read_again(lot: Lot) -> None:
+    other = Lot(lot.client, lot.database)
+    await other.prepare([nodes.h100_mig_mixed()])
+    memory = InventoryMemory(most_nodes=2)
+    first = await _look(memory, lot)
+    await _look(memory, other)
+    again = await _look(memory, lot)
+    assert again == first
+    assert again.nodes[BIG] is not first.nodes[BIG]
