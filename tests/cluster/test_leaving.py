@@ -6,9 +6,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from budcluster.kube.errors import NotFound
-from budcluster.kube.ownership import ACCOUNT, NARROW, SYSTEM_NAMESPACE
+from budcluster.kube.ownership import ACCOUNT, NARROW, SYSTEM_NAMESPACE, token_secret
 from budcluster.kube.playbooks import PlaybookError
-from budcluster.kube.resources import NAMESPACES, Resource
+from budcluster.kube.resources import NAMESPACES, SECRETS, Resource
 from budcluster.operations.models import StepStatus
 from budcluster.provisioning.adoption import CLAIMS
 from sandbox.kubernetes.server import KubernetesServer
@@ -95,18 +95,24 @@ async def test_a_cluster_that_was_never_reached_leaves_nothing_to_tell(by_hand: 
     assert await left(by_hand, await by_hand.registered()) == []
 
 
-@pytest.mark.parametrize("what", ["claim", "cluster"])
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [("claim", "not by us any more"), ("token", "does not accept the credential"), ("cluster", "another cluster")],
+)
 async def test_a_cluster_that_is_not_ours_any_more_is_not_touched(
-    by_hand: ByHand, bare_cluster: KubernetesServer, what: str
+    by_hand: ByHand, bare_cluster: KubernetesServer, what: str, says: str
 ) -> None:
     cluster_id = await onboarded(by_hand, bare_cluster)
-    if what == "claim":
-        async with by_hand.administrator(bare_cluster) as client:
-            await client.patch(CLAIMS, "this-cluster", {"spec": {"cluster": str(uuid4())}})
-    else:
-        await by_hand.set(cluster_id, system_uid="another-one")
+    async with by_hand.administrator(bare_cluster) as client:
+        match what:
+            case "claim":
+                await client.patch(CLAIMS, "this-cluster", {"spec": {"cluster": str(uuid4())}})
+            case "token":
+                await client.delete(SECRETS, token_secret(cluster_id), namespace=SYSTEM_NAMESPACE)
+            case _:
+                await by_hand.set(cluster_id, system_uid="another-one")
     (said,) = await left(by_hand, cluster_id)
-    assert ("not by us any more" if what == "claim" else "another cluster") in said
+    assert says in said
     assert await is_there(by_hand, bare_cluster, BINDINGS, ACCOUNT)
 
 
