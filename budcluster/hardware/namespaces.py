@@ -23,8 +23,8 @@ _ADMISSION: Final = "kps-admission"
 """The certificate that a Job of the monitoring chart makes, without labels."""
 _MEASURES: Final = ".metrics.k8s.io"
 """Groups whose objects are measurements of others' objects: the pods of `metrics.k8s.io` are no pods."""
-_UNTOLD: Final = (Conflict, Forbidden, Gone, NotFound, Rejected, ServerFailed, TooManyRequests)
-"""The cluster answers, and does not tell."""
+_UNTOLD: Final = (Conflict, Gone, NotFound, Rejected, ServerFailed, TooManyRequests)
+"""The cluster answers, and does not tell now."""
 _ENDING: Final = "which is ending"
 _PATIENCE_S: Final = 60.0
 _POLL_S: Final = 1.0
@@ -53,6 +53,8 @@ async def remove_namespace(
     while True:
         try:
             left = await _try_to_remove(client, name, release=release)
+        except Forbidden as error:
+            return f"namespace {name}, whose content is not known ({error})"
         except _UNTOLD as error:
             left = f"whose content is not known ({error})"
         if left is None:
@@ -107,13 +109,19 @@ async def _namespaced(client: ClusterClient) -> list[Resource]:
 
 
 async def _content(client: ClusterClient, name: str, kinds: Iterable[Resource], *, release: str) -> str | None:
+    unseen: Forbidden | None = None
     for kind in kinds:
         if kind.plural in _FLEETING:
             continue
-        async for page in client.list_pages(kind, namespace=name):
-            for item in page.get("items") or ():
-                if not _is_residue(kind, item, release=release):
-                    return f"{kind.plural} {item['metadata']['name']}"
+        try:
+            async for page in client.list_pages(kind, namespace=name):
+                for item in page.get("items") or ():
+                    if not _is_residue(kind, item, release=release):
+                        return f"{kind.plural} {item['metadata']['name']}"
+        except Forbidden as error:
+            unseen = unseen or error  # another kind may tell more
+    if unseen is not None:
+        raise unseen
     return None
 
 

@@ -151,7 +151,14 @@ class ByHand:
         """The steps of deletion."""
         access = self.access(allow_local=allow_local)
         steps = AddonSteps(self.database, access, self.journals, self._settings.addons)
-        return DeletionActivities(self.database, access, self.journals, steps, Catalogue.of(self._settings.addons))
+        return DeletionActivities(
+            self.database,
+            access,
+            self.journals,
+            steps,
+            Catalogue.of(self._settings.addons),
+            models_namespace=self._settings.deployments.namespace,
+        )
 
     async def registered(self, name: str = "lab") -> UUID:
         """Id of a new cluster."""

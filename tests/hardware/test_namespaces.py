@@ -134,12 +134,17 @@ async def test_a_namespace_whose_content_is_not_known_is_kept_and_said(
     assert cluster.is_there
 
 
+async def test_content_that_an_account_may_see_is_named_whatever_it_may_not_see(cluster: Cluster) -> None:
+    cluster.serve("apps", "v1", daemonsets=[], deployments=["theirs"])
+    cluster.answer("/apis/apps/v1/namespaces/monitoring/daemonsets", status(403, "Forbidden"))
+    assert await removal(cluster) == "namespace monitoring, which holds deployments theirs"
+
+
 async def test_an_account_that_may_not_remove_the_empty_namespace_says_so(cluster: Cluster) -> None:
-    there, refused = cluster, status(403, "Forbidden")
-    cluster.answers[SPACE] = lambda asked: (
-        refused if asked.method == "DELETE" else Answer({"metadata": {"name": "monitoring", "labels": OWNED}})
-    )
-    assert "which is empty, but the credential may not delete namespaces" in (await removal(there) or "")
+    space = Answer({"metadata": {"name": "monitoring", "labels": OWNED}})
+    cluster.answers[SPACE] = lambda asked: status(403, "Forbidden") if asked.method == "DELETE" else space
+    left = await removal(cluster)
+    assert left == "namespace monitoring, which is empty, but the credential may not delete namespaces"
 
 
 async def test_kinds_that_only_another_version_than_the_preferred_one_has_count_and_each_kind_once(
