@@ -67,6 +67,7 @@ class Service:
     long_work: LongWork
     inventory: InventoryWatch
     deployments: DeploymentWatcher
+    doors: Doors
     on_started: Callable[[], None] = lambda: None
     """Called once, when everything runs."""
 
@@ -98,6 +99,7 @@ class Service:
         await self.deployments.run()
 
     async def _start(self) -> None:
+        await _tried("workspace.sweep", self.doors.sweep)
         while True:
             try:
                 await self.edge.database.wait_until_up()
@@ -180,7 +182,7 @@ def make_service(settings: Settings, *, clock: Clock | None = None) -> Service:
     readiness = Readiness(checks, notes={"periodic_jobs": long_work.late_jobs})
     inventory = InventoryWatch(database, access, own_clock)
     deployments = DeploymentWatcher(database, access, attempts, own_clock, kept=lambda: inventory.kept)
-    return Service(edge, authenticator, readiness, metrics, long_work, inventory, deployments)
+    return Service(edge, authenticator, readiness, metrics, long_work, inventory, deployments, doors)
 
 
 def make_doors(settings: Settings) -> Doors:

@@ -159,7 +159,7 @@ class DeploymentSettings(_Section):
     """`DEPLOYMENTS__*`: how model runtimes are put on clusters."""
 
     namespace: Annotated[str, Field(pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] = "budcluster-models"
-    """Namespace of all runtimes; made when needed, never deleted."""
+    """Namespace of all runtimes; made when needed, removed with the cluster where it is empty."""
     ingress_class: Annotated[str, Field(max_length=253)] = ""
     """Ingress class of deployments with a host name; empty: the cluster's default."""
     ingress_tls: bool = False

@@ -5,12 +5,10 @@ from contextlib import asynccontextmanager
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import select
-
 from budcluster.cluster.errors import ClusterNotFound
 from budcluster.cluster.models import Cluster
+from budcluster.cluster.uploads import find_upload
 from budcluster.credentials.envelope import Owner
-from budcluster.credentials.models import Credential, CredentialPurpose
 from budcluster.credentials.repository import owner_of
 from budcluster.credentials.vault import Vault
 from budcluster.kit.clock import Clock
@@ -95,10 +93,7 @@ class ClusterAccess:
 
     async def _uploaded(self, cluster_id: UUID, *, operation: str) -> Kubeconfig:
         async with self._database.reading() as session:
-            wanted = select(Credential).where(
-                Credential.cluster_id == cluster_id, Credential.purpose == CredentialPurpose.ONBOARDING
-            )
-            credential = (await session.scalars(wanted)).one_or_none()
+            credential = await find_upload(session, cluster_id)
         if credential is None:
             raise NoCredential(f"There is no uploaded kubeconfig for the cluster {cluster_id}.")
         secret = await self._vault.open_(credential.secret, owner_of(credential.id), operation=operation)

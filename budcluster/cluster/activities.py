@@ -7,7 +7,7 @@ from uuid import UUID
 
 import orjson
 from pydantic import BaseModel
-from sqlalchemy import String, cast, delete, select, update
+from sqlalchemy import String, cast, select, update
 from sqlalchemy.exc import IntegrityError
 
 from budcluster.cluster import present_addons
@@ -16,8 +16,8 @@ from budcluster.cluster.contracts import OnboardingPayload
 from budcluster.cluster.errors import AnotherCluster, ClusterKnownAlready, ClusterManagedElsewhere, ClusterNotFound
 from budcluster.cluster.models import Cluster
 from budcluster.cluster.options import ClusterOptions
+from budcluster.cluster.uploads import forget_upload
 from budcluster.cluster.verdicts import verdicts
-from budcluster.credentials.models import Credential, CredentialPurpose
 from budcluster.credentials.vault import Vault
 from budcluster.durable.execution import Execution
 from budcluster.hardware import addon_records
@@ -238,9 +238,8 @@ class OnboardingActivities:
             return  # the upload went with it
         if facts.options.keep_upload:
             return
-        mine = Credential.cluster_id == cluster_id, Credential.purpose == CredentialPurpose.ONBOARDING
         async with self._database.writing() as session:
-            await session.execute(delete(Credential).where(*mine))
+            await forget_upload(session, cluster_id)
 
     async def _write(self, cluster_id: UUID, **values: Any) -> None:
         """Change the row; that it is gone is news for whoever wants the work, and they end it."""

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from budcluster.cluster import refs, workflows
@@ -22,8 +22,7 @@ from budcluster.cluster.followers import CHOICES, OPTIONS_BEFORE, record, standi
 from budcluster.cluster.lifecycle import move
 from budcluster.cluster.models import Cluster, ClusterStatus
 from budcluster.cluster.options import ClusterOptions
-from budcluster.credentials.models import Credential, CredentialPurpose
-from budcluster.credentials.repository import owner_of
+from budcluster.cluster.uploads import keep_upload
 from budcluster.credentials.vault import Vault
 from budcluster.hardware.gpu_holders import gpu_holders
 from budcluster.kit.clock import Clock
@@ -100,7 +99,7 @@ class ClusterWork:
         await self._claim_server(session, cluster, wanted.server)
         payload = {**standing(cluster), CHOICES: dict(choices), "take_over": take_over, "force": force}
         operation = await self._request(session, cluster, "onboard_cluster", actor, payload=payload)
-        await self._keep_upload(session, cluster, wanted)
+        await keep_upload(session, self._vault, cluster.id, wanted)
         cluster.settings = options.as_settings()
         cluster.error = None
         if cluster.status is not ClusterStatus.PROVISIONING:
@@ -209,23 +208,6 @@ class ClusterWork:
             if known is None:
                 raise
             raise ClusterKnownAlready(known) from error
-
-    async def _keep_upload(self, session: WriteSession, cluster: Cluster, kubeconfig: Kubeconfig) -> None:
-        mine = Credential.cluster_id == cluster.id, Credential.purpose == CredentialPurpose.ONBOARDING
-        await session.execute(delete(Credential).where(*mine))
-        content = kubeconfig.to_json().encode()
-        credential_id = uuid4()
-        session.add(
-            Credential(
-                id=credential_id,
-                name=f"onboarding-{cluster.id.hex[:12]}",
-                purpose=CredentialPurpose.ONBOARDING,
-                cluster_id=cluster.id,
-                secret=self._vault.seal(content, owner_of(credential_id)),
-                fingerprint=self._vault.fingerprint(content, f"{CredentialPurpose.ONBOARDING} {cluster.id}"),
-                expires_at=kubeconfig.expires_at,
-            )
-        )
 
 
 _KINDS: Final[Mapping[str, tuple[Sequence[Step], Workflow]]] = {

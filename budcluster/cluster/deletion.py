@@ -23,14 +23,22 @@ from budcluster.hardware import hami, installer
 from budcluster.hardware.addons import Addon
 from budcluster.hardware.catalogue import Catalogue
 from budcluster.hardware.models import AddonName, AddonOwner
-from budcluster.hardware.namespaces import remove_namespace
+from budcluster.hardware.namespaces import is_ours, remove_namespace
 from budcluster.kit.database import Database
+from budcluster.kube.client import ClusterClient
 from budcluster.kube.door import Door
-from budcluster.kube.errors import AddressRefused, CertificateProblem, Unauthorized, Unreachable
+from budcluster.kube.errors import (
+    AddressRefused,
+    CertificateProblem,
+    Forbidden,
+    NotFound,
+    Unauthorized,
+    Unreachable,
+)
 from budcluster.kube.helm import ClusterUnreachable, CredentialRefused
 from budcluster.kube.ownership import SYSTEM_NAMESPACE
 from budcluster.kube.refusals import KubeconfigRefused
-from budcluster.kube.resources import SECRETS
+from budcluster.kube.resources import NAMESPACES, SECRETS
 from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.journal import Journals, StepJournal
 from budcluster.provisioning.adoption import ManagedElsewhere, require_unclaimed, system_uid
@@ -60,21 +68,38 @@ class Receipt(BaseModel):
     kept: list[str] = []
     """What stays on purpose."""
 
+    def keeps(self, what: str) -> None:
+        """Add it to what stays, once."""
+        if what not in self.kept:
+            self.kept.append(what)
+
+    def tells_of(self, name: str) -> bool:
+        """Whether it is said what became of a namespace."""
+        return any(line.split(",")[0] == f"namespace {name}" for line in (*self.removed, *self.left, *self.kept))
+
 
 class DeletionActivities:
     """The steps of deleting an adopted cluster."""
 
     def __init__(
-        self, database: Database, access: ClusterAccess, journals: Journals, steps: AddonSteps, catalogue: Catalogue
+        self,
+        database: Database,
+        access: ClusterAccess,
+        journals: Journals,
+        steps: AddonSteps,
+        catalogue: Catalogue,
+        *,
+        models_namespace: str,
     ) -> None:
         self._database = database
         self._access = access
         self._journals = journals
         self._steps = steps
         self._addons = catalogue.last_first
+        self._models_namespace = models_namespace
 
     async def remove_addons(self, payload: OperationPayload, _: Execution) -> None:
-        """Uninstall what we installed, and only that."""
+        """Uninstall what we installed, and only that; and the namespace of models, which nobody serves any more."""
 
         async def act(step: StepJournal) -> Receipt:
             receipt = Receipt()
@@ -83,6 +108,8 @@ class DeletionActivities:
                     await patiently(lambda: self._remove_all(payload, step, receipt))
                 except _LOST as error:
                     receipt.left += await self._not_removed(payload, error)
+                    if not receipt.tells_of(self._models_namespace):
+                        receipt.left.append(self._perhaps_models(error))
             for left in receipt.left:
                 step.log(f"May be left in the cluster: {left}")
             step.percent(99, detail=_summary(receipt))
@@ -113,8 +140,9 @@ class DeletionActivities:
             opened = self._access.open(payload.subject_id, operation=str(payload.operation_id), on_line=lines_to(step))
             async with opened as door:
                 await require_unclaimed(door.client, payload.subject_id)
+                await self._remove_models(door.client, receipt)
                 if not await door.client.may("list", SECRETS):  # the narrow role sees no releases
-                    receipt.left = await self._not_removed(payload, "the account may not do this any more")
+                    receipt.left += await self._not_removed(payload, "the account may not do this any more")
                     return
                 for position, addon in enumerate(self._addons):
                     step.percent(100 * position / len(self._addons), detail=addon.title)
@@ -122,11 +150,30 @@ class DeletionActivities:
         except (NoCredential, ClusterNotFound):
             return  # nothing was ever installed
 
+    async def _remove_models(self, client: ClusterClient, receipt: Receipt) -> None:
+        name = self._models_namespace
+        try:
+            namespace = await client.get(NAMESPACES, name)
+        except NotFound:
+            return
+        except Forbidden as error:
+            receipt.left.append(self._perhaps_models(error))
+            return
+        if not is_ours(namespace):
+            receipt.keeps(f"namespace {name}, which somebody else made")
+        elif left := await remove_namespace(client, name):
+            receipt.left.append(left)
+        else:
+            receipt.removed.append(f"namespace {name}")
+
+    def _perhaps_models(self, why: object) -> str:
+        return f"namespace {self._models_namespace}, if it is there ({why})"
+
     async def _remove_one(self, payload: OperationPayload, addon: Addon, door: Door, receipt: Receipt) -> None:
         """Ours is what is marked so in the cluster, whatever was written down when it was installed."""
         if await installer.remove(addon, door, timeout_s=_TIMEOUT_S):
             receipt.removed.append(addon.name)
-            receipt.kept = [_DEFINITIONS]
+            receipt.keeps(_DEFINITIONS)
         if addon.name is AddonName.HAMI:
             await hami.unmark_nodes(door)
         elif left := await remove_namespace(door.client, addon.namespace, release=addon.release):

@@ -35,6 +35,7 @@ def cluster_feature(
     steps = AddonSteps(database, access, journals, settings.addons)
     addons = AddonActivities(steps, catalogue, detection_timeout_s=settings.nfd_detection_timeout)
     sharing = SharingActivities(steps, catalogue)
+    namespace = settings.deployments.namespace
     onboarding = OnboardingActivities(
         database,
         access,
@@ -42,9 +43,9 @@ def cluster_feature(
         journals,
         clock,
         addons=catalogue.last_first[::-1],
-        models_namespace=settings.deployments.namespace,
+        models_namespace=namespace,
     )
-    deletion = DeletionActivities(database, access, journals, steps, catalogue)
+    deletion = DeletionActivities(database, access, journals, steps, catalogue, models_namespace=namespace)
     return Feature(
         workflows=[
             (refs.ONBOARD_CLUSTER, workflows.onboard_cluster),

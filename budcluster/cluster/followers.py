@@ -10,9 +10,10 @@ from budcluster.cluster.errors import ClusterNotFound
 from budcluster.cluster.lifecycle import move
 from budcluster.cluster.models import Cluster, ClusterStatus
 from budcluster.cluster.options import ClusterOptions
+from budcluster.cluster.uploads import forget_upload
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import WriteSession
-from budcluster.operations.models import Operation, OperationStatus, OperationStep
+from budcluster.operations.models import Operation, OperationStatus, OperationStep, StepStatus
 
 log = structlog.get_logger(__name__)
 
@@ -44,9 +45,15 @@ class OnboardingFollower:
         An onboarding that ended before it changed anything leaves a known cluster as it was: its own credential is the
         one from before, so one in service stays in service, with the options that it was prepared for. The operation
         tells what was wrong.
+
+        The uploaded kubeconfig stays only for a retry that still needs it, unless it was to be kept.
         """
         cluster = await session.get(Cluster, operation.subject_id, with_for_update=True)
-        if cluster is None or cluster.status is not ClusterStatus.PROVISIONING:
+        if cluster is None:
+            return
+        if not ClusterOptions.of(cluster).keep_upload and await _is_prepared(session, operation):
+            await forget_upload(session, cluster.id)
+        if cluster.status is not ClusterStatus.PROVISIONING:
             return
         is_done = operation.status is OperationStatus.SUCCEEDED
         is_untouched = not is_done and not await _has_changed_something(session, operation)
@@ -133,6 +140,12 @@ def standing(cluster: Cluster) -> dict[str, Any]:
         WAS_READY: cluster.status is ClusterStatus.READY,
         OPTIONS_BEFORE: ClusterOptions.of(cluster).as_settings(),
     }
+
+
+async def _is_prepared(session: WriteSession, operation: Operation) -> bool:
+    """Whether the service has a credential of its own, so that no step needs the uploaded one any more."""
+    step = await session.get(OperationStep, (operation.id, "prepare_cluster"))
+    return step is not None and step.status is StepStatus.SUCCEEDED
 
 
 async def _has_changed_something(session: WriteSession, operation: Operation) -> bool:

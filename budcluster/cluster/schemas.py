@@ -85,7 +85,9 @@ class Onboarding(Body):
     )
     force: bool = Field(False, description="Change how GPUs are shared although running pods hold some and will break.")
     take_over: bool = Field(
-        False, description="Take a cluster over that another budcluster manages, for one whose database is lost."
+        False,
+        description="Take a cluster over that another budcluster manages, for one whose database is lost. That one's "
+        "access ends.",
     )
 
     @field_validator("gpu_sharing")

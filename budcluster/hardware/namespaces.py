@@ -1,11 +1,14 @@
-"""Namespaces that the service makes for add-ons, and takes away again when nothing of others is in them."""
+"""Namespaces that the service makes, and takes away again when nothing of others is in them.
+
+One whose content is not known is kept: an API that is broken or gone may have kept something there.
+"""
 
 import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from budcluster.kube.client import ClusterClient
-from budcluster.kube.errors import Forbidden, NotFound, Rejected, ServerFailed
+from budcluster.kube.errors import Conflict, Forbidden, Gone, NotFound, Rejected, ServerFailed, TooManyRequests
 from budcluster.kube.ownership import OWNED
 from budcluster.kube.resources import CLAIMS, NAMESPACES, Resource
 
@@ -20,8 +23,9 @@ _ADMISSION: Final = "kps-admission"
 """The certificate that a Job of the monitoring chart makes, without labels."""
 _MEASURES: Final = ".metrics.k8s.io"
 """Groups whose objects are measurements of others' objects: the pods of `metrics.k8s.io` are no pods."""
-_UNTOLD: Final = (Forbidden, NotFound, Rejected, ServerFailed)
-"""An API of an add-on that is broken or gone answers so; whatever it keeps may be there."""
+_UNTOLD: Final = (Conflict, Gone, NotFound, Rejected, ServerFailed, TooManyRequests)
+"""The cluster answers, and does not tell now."""
+_ENDING: Final = "which is ending"
 _PATIENCE_S: Final = 60.0
 _POLL_S: Final = 1.0
 
@@ -36,32 +40,28 @@ async def ensure_namespace(client: ClusterClient, name: str, *, privileged: bool
         await client.apply(NAMESPACES, body)
 
 
-async def remove_namespace(client: ClusterClient, name: str, *, release: str) -> str | None:
+async def remove_namespace(
+    client: ClusterClient, name: str, *, release: str = "", patience_s: float = _PATIENCE_S
+) -> str | None:
     """Remove a namespace that bears our label once it is empty; why it is left, or None when it is gone or not ours.
 
     What the uninstalled release left there, by its label, does not count, unless it is a volume claim: those hold
-    data. Its pods may take a while to end. Raises KubeError.
+    data. Its pods may take a while to end; without a release nothing is waited for but the namespace's own end.
+    Raises KubeError when the cluster does not answer or does not know us.
     """
-    kinds: list[Resource] = []
-    deadline = asyncio.get_running_loop().time() + _PATIENCE_S
+    deadline = asyncio.get_running_loop().time() + patience_s
     while True:
         try:
-            namespace = await client.get(NAMESPACES, name)
-        except NotFound:
+            left = await _try_to_remove(client, name, release=release)
+        except Forbidden as error:
+            return f"namespace {name}, whose content is not known ({error})"
+        except _UNTOLD as error:
+            left = f"whose content is not known ({error})"
+        if left is None:
             return None
-        if not is_ours(namespace):
-            return None
-        content = None
-        if not namespace["metadata"].get("deletionTimestamp"):
-            try:
-                kinds = kinds or await _namespaced(client)
-                content = await _content(client, name, kinds, release=release)
-            except _UNTOLD as error:
-                content = f"what the cluster does not tell ({error})"
-            if content is None:
-                await client.delete(NAMESPACES, name)
-        if asyncio.get_running_loop().time() >= deadline:
-            return f"namespace {name}, which holds {content}" if content else f"namespace {name}, which is ending"
+        is_waited_for = release or left == _ENDING
+        if not is_waited_for or asyncio.get_running_loop().time() >= deadline:
+            return f"namespace {name}, {left}"
         await asyncio.sleep(_POLL_S)
 
 
@@ -71,31 +71,57 @@ def is_ours(namespace: Mapping[str, Any]) -> bool:
     return OWNED.items() <= labels.items()
 
 
+async def _try_to_remove(client: ClusterClient, name: str, *, release: str) -> str | None:
+    try:
+        namespace = await client.get(NAMESPACES, name)
+    except NotFound:
+        return None
+    if not is_ours(namespace):
+        return None
+    if namespace["metadata"].get("deletionTimestamp"):
+        return _ENDING
+    # Looked for anew each time: kinds come and go with the add-ons.
+    content = await _content(client, name, await _namespaced(client), release=release)
+    if content is not None:
+        return f"which holds {content}"
+    try:
+        await client.delete(NAMESPACES, name)
+    except Forbidden:
+        return "which is empty, but the credential may not delete namespaces"
+    return _ENDING
+
+
 async def _namespaced(client: ClusterClient) -> list[Resource]:
-    """Every kind that can be listed in a namespace; one that cannot be looked for may be there. Raises KubeError."""
-    groups = (await client.read("/apis")).get("groups") or ()
-    places = [("", "v1", "/api/v1")]
-    for group in groups:
-        if f".{group['name']}".endswith(_MEASURES):
-            continue
-        version = group["preferredVersion"]["version"]
-        places.append((group["name"], version, f"/apis/{group['name']}/{version}"))
-    return [
-        Resource(group, version, kind["name"])
-        for group, version, path in places
-        for kind in (await client.read(path)).get("resources") or ()
-        if kind.get("namespaced") and "list" in kind.get("verbs", ()) and "/" not in kind["name"]
-    ]
+    """Every kind that can be listed in a namespace, each in one version. Raises KubeError."""
+    places = [("", "/api", ["v1"])]
+    for group in (await client.read("/apis")).get("groups") or ():
+        if not f".{group['name']}".endswith(_MEASURES):
+            preferred = (group.get("preferredVersion") or {}).get("version")
+            versions = [served["version"] for served in group.get("versions") or ()]
+            places.append((group["name"], f"/apis/{group['name']}", sorted(versions, key=lambda one: one != preferred)))
+    found: dict[tuple[str, str], Resource] = {}
+    for name, path, versions in places:
+        for version in versions:
+            for kind in (await client.read(f"{path}/{version}")).get("resources") or ():
+                if kind.get("namespaced") and "list" in (kind.get("verbs") or ()) and "/" not in kind["name"]:
+                    found.setdefault((name, kind["name"]), Resource(name, version, kind["name"]))
+    return list(found.values())
 
 
 async def _content(client: ClusterClient, name: str, kinds: Iterable[Resource], *, release: str) -> str | None:
+    unseen: Forbidden | None = None
     for kind in kinds:
         if kind.plural in _FLEETING:
             continue
-        async for page in client.list_pages(kind, namespace=name):
-            for item in page["items"]:
-                if not _is_residue(kind, item, release=release):
-                    return f"{kind.plural} {item['metadata']['name']}"
+        try:
+            async for page in client.list_pages(kind, namespace=name):
+                for item in page.get("items") or ():
+                    if not _is_residue(kind, item, release=release):
+                        return f"{kind.plural} {item['metadata']['name']}"
+        except Forbidden as error:
+            unseen = unseen or error  # another kind may tell more
+    if unseen is not None:
+        raise unseen
     return None
 
 

@@ -1,5 +1,6 @@
 """Everything that speaks to one cluster, behind one credential: API, Helm and Ansible."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -55,6 +56,10 @@ class Doors:
         self._playbooks = PlaybookGateway(
             playbooks, workspace=workspace, slots=self._slots, collections=collections, path=path
         )
+
+    async def sweep(self) -> None:
+        """Remove what processes that are dead left of their playbooks."""
+        await asyncio.to_thread(self._playbooks.sweep)
 
     async def render(self, release: Release) -> list[dict[str, Any]]:
         """The objects that a release would make. Talks to no cluster.

@@ -3,6 +3,8 @@
 Where it manages them it is an administrator, because installing operators needs every permission.
 """
 
+import json
+import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -49,7 +51,7 @@ def in_words(namespace: str) -> list[str]:
     return [
         f"in the namespace {namespace}: everything that serving models needs, its Secrets included",
         "everywhere: read nodes, namespaces, storage classes, usage, and pods with their whole specification",
-        f"delete the namespace {SYSTEM_NAMESPACE}, to leave",
+        f"in the namespace {SYSTEM_NAMESPACE}: read the account's own token, and delete all, to leave",
         "nothing else: no Secrets, workloads or logs of other namespaces, and no add-ons",
     ]
 
@@ -57,3 +59,7 @@ def in_words(namespace: str) -> list[str]:
 def narrow_rules() -> dict[str, Any]:
     """The rules as variables of the playbook."""
     return {"rules_everywhere": list(EVERYWHERE), "rules_where_models_are": list(WHERE_MODELS_ARE)}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(narrow_rules()))

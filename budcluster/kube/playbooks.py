@@ -7,9 +7,7 @@ that nothing a user wrote is ever a template. The kubeconfig is a file in memory
 """
 
 import json
-import shutil
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from budcluster.kit.disk import raise_if_full, writing_below
 from budcluster.kit.process import ProcessSlots, run
 from budcluster.kit.redaction import Redactor
 from budcluster.kube.kubeconfig import Kubeconfig
+from budcluster.kube.playbook_homes import PlaybookHomes
 
 log = structlog.get_logger(__name__)
 
@@ -90,9 +89,14 @@ class PlaybookGateway:
         """
         self._folder = folder
         self._workspace = workspace
+        self._homes = PlaybookHomes(workspace)
         self._slots = slots
         self._collections = collections
         self._path = path
+
+    def sweep(self) -> None:
+        """Remove the folders of runs whose process is dead. Blocks."""
+        self._homes.sweep()
 
     async def run(
         self,
@@ -112,12 +116,11 @@ class PlaybookGateway:
         if not file.is_file():
             raise PlaybookMissing(f"there is no playbook {playbook} in {self._folder}; check ANSIBLE_PLAYBOOKS_PATH.")
         events = _Events(on_task, on_line)
-        home = self._new_home()
         try:
-            variables_file = home / "variables.yml"
-            with writing_below(self._workspace):
-                variables_file.write_text(as_data(variables))
-            with kubeconfig.in_memory() as kubeconfig_file:
+            with self._homes.new() as home, kubeconfig.in_memory() as kubeconfig_file:
+                variables_file = home / "variables.yml"
+                with writing_below(self._workspace):
+                    variables_file.write_text(as_data(variables))
                 request = {"playbook": str(file), "variables": str(variables_file), "home": str(home)}
                 command = Command(
                     argv=(sys.executable, "-m", "budcluster.kube.playbook_runner"),
@@ -137,15 +140,8 @@ class PlaybookGateway:
         except ToolFailed as error:
             raise_if_full([*events.said, *error.tail], self._workspace)
             raise events.failure(playbook, error) from error
-        finally:
-            shutil.rmtree(home, ignore_errors=True)
         log.info("playbook.finished", playbook=playbook, tasks=events.tasks, changed=events.changed)
         return PlaybookRun(changed=events.changed, tasks=events.tasks)
-
-    def _new_home(self) -> Path:
-        with writing_below(self._workspace):
-            self._workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
-            return Path(tempfile.mkdtemp(prefix="playbook-", dir=self._workspace))
 
     def _environment(self, home: Path, kubeconfig_file: str) -> dict[str, str]:
         bin_folder = str(Path(sys.executable).parent)

@@ -20,7 +20,7 @@ from budcluster.kit.clock import Clock
 from budcluster.kit.database import Database, DatabaseUnavailable, ReadSession, WriteSession
 from budcluster.kit.errors import DomainError
 from budcluster.kube.client import ClusterClient
-from budcluster.kube.errors import Forbidden, KubeError, NotFound
+from budcluster.kube.errors import Forbidden, KubeError, NotFound, Unauthorized
 from budcluster.kube.refusals import KubeconfigRefused
 from budcluster.kube.resources import Resource
 from budcluster.monitoring.models import ClusterCheck
@@ -38,6 +38,10 @@ _AT_ONCE: Final = 256
 """Clusters looked at: dead ones cost their whole deadline, and twice as many must fit into one interval."""
 _AT_ONCE_STORED: Final = 8
 """Of them, those that use the database at the same moment."""
+_REFUSED: Final = (
+    "The cluster answers, and does not accept the service's account any more: the account was removed, or another "
+    "budcluster has taken the cluster over. Onboard the cluster again, or delete it here."
+)
 _DEPLOYMENTS: Final = Resource("apps", "v1", "deployments")
 _DAEMON_SETS: Final = Resource("apps", "v1", "daemonsets")
 _SHRUNK: Final = text("""
@@ -109,6 +113,8 @@ class HealthChecks:
             raise
         except TimeoutError:
             return Sight(unreachable=f"The cluster's API server took longer than {self._deadline_s:g} s to answer.")
+        except Unauthorized:
+            return Sight(refused=_REFUSED)
         except (KubeError, NoCredential, KubeconfigRefused) as error:
             return Sight(unreachable=str(error))
         except DomainError as error:

@@ -38,6 +38,8 @@ class Sight:
 
     unreachable: str | None = None
     """Why its API server cannot be used, in a sentence."""
+    refused: str | None = None
+    """Why its API server, which answers, does not take our credential, in a sentence."""
     kubernetes_version: str | None = None
     """As the server calls it now; None where it does not say."""
     credential_expires_at: datetime | None = None
@@ -59,6 +61,8 @@ def verdict(sight: Sight, *, now: datetime) -> tuple[ClusterHealth, tuple[Reason
     """The health that this look alone shows, and why."""
     if sight.unreachable is not None:
         return ClusterHealth.UNREACHABLE, (Reason("unreachable", sight.unreachable),)
+    if sight.refused is not None:
+        return ClusterHealth.UNREACHABLE, (Reason("credential-refused", sight.refused),)
     reasons = (*_expiring(sight, now), *_nodes(sight, now), *_gpus(sight), *_addons(sight))
     degraded = any(not reason.warning for reason in reasons)
     return ClusterHealth.DEGRADED if degraded else ClusterHealth.HEALTHY, reasons

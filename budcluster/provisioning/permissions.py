@@ -34,7 +34,7 @@ _PREPARING: Final = (
     Need(_MAKE, _CRDS),
     Need(_MAKE, _CLAIMS),
     Need(_MAKE, _ACCOUNTS, SYSTEM_NAMESPACE),
-    Need(("get", *_MAKE), SECRETS, SYSTEM_NAMESPACE),
+    Need(("get", "list", *_KEEP), SECRETS, SYSTEM_NAMESPACE),
     Need((*_KEEP, "bind", "escalate"), _rbac("clusterroles")),
     Need(_KEEP, _rbac("clusterrolebindings")),
 )
@@ -84,4 +84,4 @@ def _needs(*, manage_addons: bool, models_namespace: str) -> tuple[Need, ...]:
     if manage_addons:
         return (*_PREPARING, *_INSTALLING)
     roles = Need((*_MAKE, "bind", "escalate"), _rbac("roles"), models_namespace)
-    return (*_PREPARING, roles, Need(_MAKE, _rbac("rolebindings"), models_namespace))
+    return (*_PREPARING, roles, Need(_KEEP, _rbac("rolebindings"), models_namespace))

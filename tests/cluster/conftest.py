@@ -31,7 +31,7 @@ from budcluster.kit.clock import SystemClock
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.door import Door, Doors
 from budcluster.kube.kubeconfig import Kubeconfig, read_kubeconfig
-from budcluster.kube.ownership import ACCOUNT, OWNED, SYSTEM_NAMESPACE, TOKEN_SECRET
+from budcluster.kube.ownership import ACCOUNT, OWNED, SYSTEM_NAMESPACE, token_secret
 from budcluster.kube.playbooks import PlaybookRun
 from budcluster.kube.resources import NAMESPACES, SECRETS, Resource
 from budcluster.operations.journal import Journals
@@ -74,7 +74,8 @@ async def prepared(client: ClusterClient, *, claim: dict[str, str], is_admin: bo
     inside = {"namespace": SYSTEM_NAMESPACE}
     await client.apply(ACCOUNTS, named("v1", "ServiceAccount", ACCOUNT, **inside), **inside, force=True)
     about = {"annotations": {"kubernetes.io/service-account.name": ACCOUNT}, **inside}
-    secret = named("v1", "Secret", TOKEN_SECRET, **about) | {"type": "kubernetes.io/service-account-token"}
+    token = token_secret(claim["cluster"])
+    secret = named("v1", "Secret", token, **about) | {"type": "kubernetes.io/service-account-token"}
     await client.apply(SECRETS, secret, **inside, force=True)
     await bind(client, ACCOUNT, to="cluster-admin" if is_admin else "view")
 
@@ -150,7 +151,14 @@ class ByHand:
         """The steps of deletion."""
         access = self.access(allow_local=allow_local)
         steps = self.addon_steps(access)
-        return DeletionActivities(self.database, access, self.journals, steps, Catalogue.of(self._settings.addons))
+        return DeletionActivities(
+            self.database,
+            access,
+            self.journals,
+            steps,
+            Catalogue.of(self._settings.addons),
+            models_namespace=self._settings.deployments.namespace,
+        )
 
     def addon_steps(self, access: ClusterAccess | None = None) -> AddonSteps:
         """How steps of add-ons are done."""

@@ -1,18 +1,21 @@
 """What deletion takes away, when it keeps its hands off, and what it says may be left."""
 
+from contextlib import ExitStack
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
 from budcluster.kube.errors import NotFound
-from budcluster.kube.ownership import ACCOUNT, NARROW, SYSTEM_NAMESPACE
+from budcluster.kube.ownership import ACCOUNT, NARROW, SYSTEM_NAMESPACE, token_secret
 from budcluster.kube.playbooks import PlaybookError
-from budcluster.kube.resources import NAMESPACES, Resource
+from budcluster.kube.resources import CLAIMS as VOLUME_CLAIMS
+from budcluster.kube.resources import NAMESPACES, SECRETS, Resource
 from budcluster.operations.models import StepStatus
 from budcluster.provisioning.adoption import CLAIMS
+from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer
-from tests.cluster.conftest import BINDINGS, CALL, ByHand, bind
+from tests.cluster.conftest import BINDINGS, CALL, ByHand, bind, named
 
 
 async def onboarded(by_hand: ByHand, server: KubernetesServer) -> UUID:
@@ -36,10 +39,12 @@ async def left(by_hand: ByHand, cluster_id: UUID, *, allow_local: bool = True) -
     return list((step.result or {})["left"])
 
 
-async def is_there(by_hand: ByHand, server: KubernetesServer, resource: Resource, name: str) -> bool:
+async def is_there(
+    by_hand: ByHand, server: KubernetesServer, resource: Resource, name: str, *, namespace: str | None = None
+) -> bool:
     async with by_hand.administrator(server) as client:
         try:
-            await client.get(resource, name)
+            await client.get(resource, name, namespace=namespace)
         except NotFound:
             return False
         return True
@@ -95,19 +100,82 @@ async def test_a_cluster_that_was_never_reached_leaves_nothing_to_tell(by_hand: 
     assert await left(by_hand, await by_hand.registered()) == []
 
 
-@pytest.mark.parametrize("what", ["claim", "cluster"])
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [("claim", "not by us any more"), ("token", "does not accept the credential"), ("cluster", "another cluster")],
+)
 async def test_a_cluster_that_is_not_ours_any_more_is_not_touched(
-    by_hand: ByHand, bare_cluster: KubernetesServer, what: str
+    by_hand: ByHand, bare_cluster: KubernetesServer, what: str, says: str
 ) -> None:
     cluster_id = await onboarded(by_hand, bare_cluster)
-    if what == "claim":
-        async with by_hand.administrator(bare_cluster) as client:
-            await client.patch(CLAIMS, "this-cluster", {"spec": {"cluster": str(uuid4())}})
-    else:
-        await by_hand.set(cluster_id, system_uid="another-one")
+    async with by_hand.administrator(bare_cluster) as client:
+        match what:
+            case "claim":
+                await client.patch(CLAIMS, "this-cluster", {"spec": {"cluster": str(uuid4())}})
+            case "token":
+                await client.delete(SECRETS, token_secret(cluster_id), namespace=SYSTEM_NAMESPACE)
+            case _:
+                await by_hand.set(cluster_id, system_uid="another-one")
     (said,) = await left(by_hand, cluster_id)
-    assert ("not by us any more" if what == "claim" else "another cluster") in said
+    assert says in said
     assert await is_there(by_hand, bare_cluster, BINDINGS, ACCOUNT)
+
+
+MODELS = "budcluster-models"
+
+
+async def receipt(by_hand: ByHand, cluster_id: UUID) -> dict[str, list[str]]:
+    """What a deletion tells of what it found in the cluster."""
+    payload = await by_hand.asked_to_delete(cluster_id)
+    await by_hand.deletion().remove_addons(payload, CALL)
+    return dict((await by_hand.step(payload, "remove_addons")).result or {})
+
+
+async def test_the_namespace_of_models_is_removed_where_it_is_empty(
+    by_hand: ByHand, bare_cluster: KubernetesServer
+) -> None:
+    cluster_id = await onboarded(by_hand, bare_cluster)
+    async with by_hand.administrator(bare_cluster) as client:
+        await client.apply(NAMESPACES, named("v1", "Namespace", MODELS))
+    assert await receipt(by_hand, cluster_id) == {"removed": [f"namespace {MODELS}"], "left": [], "kept": []}
+    assert not await is_there(by_hand, bare_cluster, NAMESPACES, MODELS)
+
+
+@pytest.mark.parametrize(
+    ("made_by", "fault", "where", "says"),
+    [
+        ("us", None, "left", f"namespace {MODELS}, which holds persistentvolumeclaims weights"),
+        ("others", None, "kept", f"namespace {MODELS}, which somebody else made"),
+        ("us", "list", "left", f"namespace {MODELS}, whose content is not known (The credential may not list"),
+        ("us", "get", "left", f"namespace {MODELS}, if it is there (The credential may not get namespaces"),
+    ],
+)
+async def test_a_namespace_of_models_that_stays_is_told_with_the_reason(
+    by_hand: ByHand, bare_cluster: KubernetesServer, made_by: str, fault: str | None, where: str, says: str
+) -> None:
+    cluster_id = await onboarded(by_hand, bare_cluster)
+    space = named("v1", "Namespace", MODELS)
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    async with by_hand.administrator(bare_cluster) as client:
+        await client.apply(NAMESPACES, space if made_by == "us" else {**space, "metadata": {"name": MODELS}})
+        weights = named("v1", "PersistentVolumeClaim", "weights", namespace=MODELS) | {"spec": claim}
+        await client.apply(VOLUME_CLAIMS, weights, namespace=MODELS)
+    resource = "namespaces" if fault == "get" else "persistentvolumeclaims"
+    with ExitStack() as faults:
+        if fault:
+            faults.enter_context(bare_cluster.fault(Fault("forbidden", verbs=(fault,), resources=(resource,))))
+        said = await receipt(by_hand, cluster_id)
+    assert said[where][0].startswith(says)
+    assert said["removed"] == []
+    assert await is_there(by_hand, bare_cluster, VOLUME_CLAIMS, "weights", namespace=MODELS)
+
+
+async def test_what_a_lost_cluster_may_hold_of_models_is_told(by_hand: ByHand, bare_cluster: KubernetesServer) -> None:
+    cluster_id = await onboarded(by_hand, bare_cluster)
+    async with by_hand.administrator(bare_cluster) as client:
+        await client.delete(SECRETS, token_secret(cluster_id), namespace=SYSTEM_NAMESPACE)
+    (said,) = (await receipt(by_hand, cluster_id))["left"]
+    assert said.startswith(f"namespace {MODELS}, if it is there (")
 
 
 async def test_a_stored_credential_that_is_refused_by_now_does_not_keep_the_cluster(

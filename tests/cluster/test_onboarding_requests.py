@@ -16,7 +16,7 @@ from budcluster.hardware.models import InventoryGpuPod
 from budcluster.kit.clock import SystemClock
 from budcluster.operations.causes import Cause
 from budcluster.operations.ledger import Ledger
-from budcluster.operations.models import Operation, OperationStatus, StepStatus
+from budcluster.operations.models import Claim, Operation, OperationStatus, StepStatus
 from tests.kube.certificates import make_document
 
 OTHER_SERVER = "https://10.0.0.6:6443"
@@ -145,12 +145,13 @@ async def test_a_known_cluster_keeps_its_server_until_the_new_credential_is_prov
 async def ended(service: Service, cluster_id: UUID, status: OperationStatus, *, begun: str | None) -> None:
     """The onboarding ends so, in the step that had begun."""
     async with service.edge.database.writing() as session:
-        newest = select(Operation).where(Operation.subject_id == cluster_id).order_by(Operation.created_at.desc())
-        operation = (await session.scalars(newest.limit(1))).one()
+        found = select(Operation).where(Operation.subject_id == cluster_id, Operation.claim == Claim.HOLDING)
+        operation = (await session.scalars(found)).one()
         ledger = await Ledger.open(session, operation.id)
         names = list(ledger.steps)
         for name in names[: names.index(begun) + 1] if begun else []:
-            await ledger.change_step(name, status=StepStatus.RUNNING, started_at=SystemClock().now())
+            reached = StepStatus.RUNNING if name == begun else StepStatus.SUCCEEDED
+            await ledger.change_step(name, status=reached, started_at=SystemClock().now())
         error = Cause(type="unauthorized", detail="no", next_step="do", step=begun)
         is_failed = status is OperationStatus.FAILED
         await service.long_work.operations.finish(ledger, session, status, error=error if is_failed else None)
@@ -180,6 +181,36 @@ async def test_a_cluster_in_service_stays_so_when_nothing_was_changed_before_the
     assert bool(cluster["error"]) is (ends is ClusterStatus.ERROR)
     (event,) = (await client.get("/audit?action=cluster.onboarding_ended")).json()["items"]
     assert event["outcome"] == ("succeeded" if status is OperationStatus.SUCCEEDED else "failed")
+
+
+@pytest.mark.parametrize(
+    ("status", "begun", "more", "is_kept"),
+    [
+        (OperationStatus.SUCCEEDED, "read_hardware", {}, False),
+        (OperationStatus.FAILED, "install_prometheus", {}, False),
+        (OperationStatus.CANCELLED, "install_prometheus", {}, False),
+        (OperationStatus.CANCELLED, "install_prometheus", {"keep_upload": True}, True),
+        (OperationStatus.CANCELLED, "prepare_cluster", {}, True),
+        (OperationStatus.CANCELLED, None, {}, True),
+    ],
+)
+async def test_an_upload_outlives_its_onboarding_only_where_a_retry_needs_it_or_it_was_asked_for(
+    client: httpx.AsyncClient, service: Service, status: OperationStatus, begun: str, more: Any, is_kept: bool
+) -> None:
+    cluster_id = UUID(await register(client))
+    await onboard(client, str(cluster_id), make_document(), **more)
+    await ended(service, cluster_id, status, begun=begun)
+    assert bool((await client.get("/credentials")).json()["items"]) is is_kept
+
+
+async def test_an_upload_is_forgotten_also_where_the_cluster_is_being_deleted(
+    client: httpx.AsyncClient, service: Service
+) -> None:
+    cluster_id = UUID(await register(client))
+    await onboard(client, str(cluster_id), make_document())
+    assert (await client.delete(f"/clusters/{cluster_id}")).status_code == 202
+    await ended(service, cluster_id, OperationStatus.CANCELLED, begun="install_prometheus")
+    assert (await client.get("/credentials")).json()["items"] == []
 
 
 async def test_choices_that_are_left_out_stay_as_they_are(client: httpx.AsyncClient, service: Service) -> None:

@@ -10,6 +10,7 @@ from budcluster.config import Settings
 from budcluster.kit.clock import SystemClock
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.door import Door
+from budcluster.kube.errors import Unauthorized
 from budcluster.kube.kubeconfig import Kubeconfig, read_kubeconfig
 from budcluster.kube.ownership import ACCOUNT, NARROW, SYSTEM_NAMESPACE
 from budcluster.kube.playbooks import PlaybookError, PlaybookRun, TaskFailed
@@ -17,12 +18,13 @@ from budcluster.kube.resources import NAMESPACES, NODES, PODS, SECRETS, Resource
 from budcluster.provisioning.ansible import onboard
 from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer
-from tests.cluster.conftest import BINDINGS
+from tests.cluster.conftest import BINDINGS, named
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 MODELS = "budcluster-models"
 ROLES = Resource("rbac.authorization.k8s.io", "v1", "clusterroles")
+ROLE_BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings")
 
 
 class Recorder:
@@ -38,8 +40,8 @@ class Recorder:
         return self.last
 
 
-async def prepare(door: Any, *, manage_addons: bool) -> Kubeconfig:
-    about = {"cluster_id": UUID(int=1), "name": "{{ lookup('pipe','id') }}", "models_namespace": MODELS}
+async def prepare(door: Any, *, manage_addons: bool, number: int = 1) -> Kubeconfig:
+    about = {"cluster_id": UUID(int=number), "name": "{{ lookup('pipe','id') }}", "models_namespace": MODELS}
     return await onboard.prepare(door, manage_addons=manage_addons, **about)  # type: ignore[arg-type]
 
 
@@ -47,10 +49,12 @@ async def test_both_roles_are_granted_exactly_and_a_second_run_changes_nothing(
     cluster_settings: Settings, bare_cluster: KubernetesServer
 ) -> None:
     upload = read_kubeconfig(bare_cluster.kubeconfig(), now=SystemClock().now(), allow_local=True)
+    first = upload
     async with make_doors(cluster_settings).open(upload) as opened:
         door = Recorder(opened)
         for manage_addons in (True, False):
-            first = await prepare(door, manage_addons=manage_addons)
+            async with make_doors(cluster_settings).open(first) as own:  # the second time our own account
+                first = await prepare(own, manage_addons=manage_addons)
             tasks: list[str] = []
             second = await onboard.prepare(
                 door,  # type: ignore[arg-type]
@@ -80,6 +84,38 @@ async def test_both_roles_are_granted_exactly_and_a_second_run_changes_nothing(
     names = [await there(bare_cluster, kind) for kind in ("Namespace", "ClusterRole", "ClusterRoleBinding", "Role")]
     assert not [name for found in names for name in found if name in {SYSTEM_NAMESPACE, ACCOUNT, NARROW}]
     assert MODELS in names[0]
+
+
+async def test_a_take_over_ends_the_tokens_of_the_former_service_and_makes_bindings_of_an_older_version_anew(
+    cluster_settings: Settings, bare_cluster: KubernetesServer
+) -> None:
+    upload = read_kubeconfig(bare_cluster.kubeconfig(), now=SystemClock().now(), allow_local=True)
+    async with make_doors(cluster_settings).open(upload) as opened:
+        door = Recorder(opened)
+        former = await prepare(door, manage_addons=False)
+        for kind, place in ((BINDINGS, {}), (ROLE_BINDINGS, {"namespace": MODELS})):
+            binding = await opened.client.get(kind, NARROW, **place)
+            await opened.client.delete(kind, NARROW, **place)
+            of_old = {**binding["roleRef"], "kind": "ClusterRole", "name": ACCOUNT}
+            await opened.client.create(kind, {**bare(binding), "roleRef": of_old}, **place)
+        await opened.client.create(ROLES, named("rbac.authorization.k8s.io/v1", "ClusterRole", ACCOUNT) | {"rules": []})
+        heir = await prepare(door, manage_addons=False, number=2)
+        async with ClusterClient(former) as client:
+            with pytest.raises(Unauthorized):
+                await client.read("/version")
+        async with ClusterClient(heir) as client:
+            assert await client.may("list", NODES)
+            assert await client.may("create", SECRETS, namespace=MODELS)
+        assert await prepare(door, manage_addons=False, number=2) == heir
+        assert door.last is not None
+        assert door.last.changed == 0
+    assert ACCOUNT not in await there(bare_cluster, "ClusterRole")
+
+
+def bare(found: dict[str, Any]) -> dict[str, Any]:
+    """An object to make another one like it."""
+    kept = ("name", "namespace", "labels", "ownerReferences")
+    return {**found, "metadata": {key: found["metadata"][key] for key in kept if key in found["metadata"]}}
 
 
 async def there(server: KubernetesServer, kind: str) -> list[str]:

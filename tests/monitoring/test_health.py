@@ -64,7 +64,7 @@ async def test_a_cluster_goes_and_comes_back_and_each_change_is_told_once(
             assert (await shown(fleet, cluster_id))[0] is ClusterHealth.HEALTHY
             await health.run()
             await health.run()
-            assert await shown(fleet, cluster_id) == (ClusterHealth.UNREACHABLE, ["unreachable"])
+            assert await shown(fleet, cluster_id) == (ClusterHealth.UNREACHABLE, ["credential-refused"])
         await complete(fleet, cluster_id)
         await health.run()
         assert (await shown(fleet, cluster_id))[0] is ClusterHealth.UNREACHABLE

@@ -26,6 +26,7 @@ def test_a_cluster_without_any_reason_is_healthy() -> None:
     ("sight", "health", "code"),
     [
         (replace(WELL, unreachable="gone", not_ready=["a"]), UNREACHABLE, "unreachable"),
+        (replace(WELL, refused="unknown"), UNREACHABLE, "credential-refused"),
         (replace(WELL, not_ready=["a"]), DEGRADED, "nodes-not-ready"),
         (replace(WELL, pressed=["a"]), DEGRADED, "nodes-under-pressure"),
         (replace(WELL, nodes=0), DEGRADED, "no-nodes"),

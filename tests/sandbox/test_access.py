@@ -32,6 +32,16 @@ async def grant(api: httpx.AsyncClient, account: str, **rule: list[str]) -> None
     await api.post(f"{RBAC}/namespaces/default/rolebindings", json=binding)
 
 
+async def secret_token(api: httpx.AsyncClient, name: str) -> str:
+    """Makes a service account and a Secret with a token for it."""
+    await api.post(ACCOUNTS, json={"metadata": {"name": name}})
+    meta = {"name": f"{name}-token", "annotations": {"kubernetes.io/service-account.name": name}}
+    await api.post(SECRETS, json={"metadata": meta, "type": "kubernetes.io/service-account-token"})
+    data = (await api.get(f"{SECRETS}/{name}-token")).json()["data"]
+    assert set(data) == {"ca.crt", "namespace", "token"}
+    return base64.b64decode(data["token"]).decode()
+
+
 async def test_a_bad_token_is_unauthorized(app: ApiServer) -> None:
     async with client_of(app, token="wrong") as stranger:
         answer = await stranger.get(CONFIG_MAPS)
@@ -81,16 +91,26 @@ async def test_a_token_dies_with_its_account(app: ApiServer, api: httpx.AsyncCli
 
 
 async def test_a_token_secret_is_filled(app: ApiServer, api: httpx.AsyncClient) -> None:
-    await api.post(ACCOUNTS, json={"metadata": {"name": "robot"}})
-    meta = {"name": "robot-token", "annotations": {"kubernetes.io/service-account.name": "robot"}}
-    await api.post(SECRETS, json={"metadata": meta, "type": "kubernetes.io/service-account-token"})
-    data = (await api.get(f"{SECRETS}/robot-token")).json()["data"]
-    assert set(data) == {"ca.crt", "namespace", "token"}
-    token = base64.b64decode(data["token"]).decode()
+    token = await secret_token(api, "robot")
     async with client_of(app, token=token) as robot:
         assert (await robot.get("/version")).status_code == 200
     await api.delete(f"{SECRETS}/robot-token")
     async with client_of(app, token=token) as robot:
+        assert (await robot.get("/version")).status_code == 401
+
+
+async def test_a_token_ends_when_its_secret_holds_another_one(app: ApiServer, api: httpx.AsyncClient) -> None:
+    token = await secret_token(api, "robot")
+    await api.delete(f"{SECRETS}/robot-token")
+    await api.delete(f"{ACCOUNTS}/robot")
+    another = await secret_token(api, "robot")
+    assert another != token
+    async with client_of(app, token=token) as robot:
+        assert (await robot.get("/version")).status_code == 401
+    other = {"data": {"token": base64.b64encode(b"another").decode()}}
+    headers = {"content-type": "application/merge-patch+json"}
+    assert (await api.patch(f"{SECRETS}/robot-token", json=other, headers=headers)).status_code == 200
+    async with client_of(app, token=another) as robot:
         assert (await robot.get("/version")).status_code == 401
 
 

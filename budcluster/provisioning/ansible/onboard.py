@@ -10,12 +10,12 @@ from budcluster.kube.door import Door
 from budcluster.kube.errors import Forbidden, NotFound
 from budcluster.kube.grants import narrow_rules
 from budcluster.kube.kubeconfig import Kubeconfig
-from budcluster.kube.ownership import OWNED, SYSTEM_NAMESPACE, TOKEN_SECRET
+from budcluster.kube.ownership import OWNED, SYSTEM_NAMESPACE, token_secret
 from budcluster.kube.playbooks import TaskSink
 from budcluster.kube.resources import NAMESPACES, SECRETS
 from budcluster.kube.versions import OLDEST_SUPPORTED
 
-TASKS: Final = 11
+TASKS: Final = 14
 """Tasks of the playbook, for the progress."""
 _TIMEOUT_S: Final = 600.0
 
@@ -36,6 +36,7 @@ async def prepare(
     """Make namespace, definitions and service account; the kubeconfig of that account, with the same server and CA.
 
     Without `manage_addons` the account may serve models in `models_namespace`, and is no administrator. Idempotent.
+    Tokens of whoever managed the cluster before, under another id, end.
 
     Raises PlaybookError, KubeError, TokenMissing.
     """
@@ -50,7 +51,7 @@ async def prepare(
     await door.play("onboard.yml", variables=variables, timeout_s=_TIMEOUT_S, on_task=on_task)
     return replace(
         door.kubeconfig,
-        token=await _token(door),
+        token=await _token(door, token_secret(cluster_id)),
         client_certificate=None,
         client_key=None,
         namespace="default",
@@ -58,9 +59,9 @@ async def prepare(
     )
 
 
-async def _token(door: Door) -> str:
+async def _token(door: Door, name: str) -> str:
     try:
-        secret = await door.client.get(SECRETS, TOKEN_SECRET, namespace=SYSTEM_NAMESPACE)
+        secret = await door.client.get(SECRETS, name, namespace=SYSTEM_NAMESPACE)
         return base64.b64decode(secret["data"]["token"], validate=True).decode()
     except NotFound as error:
         raise TokenMissing("The Secret of the service account does not exist.") from error

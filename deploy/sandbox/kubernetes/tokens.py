@@ -128,10 +128,15 @@ class Tokens:
         account = self._store.find("ServiceAccount", namespace, name)
         if account is None or account["metadata"]["uid"] != _account_uid(claims):
             raise Unauthorized
-        if (secret := claims.get(f"{_SA}/secret.name")) and self._store.find("Secret", namespace, secret) is None:
+        if (secret := claims.get(f"{_SA}/secret.name")) and not self._is_kept(token, namespace, secret):
             raise Unauthorized
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
         return User(claims["sub"], groups, account["metadata"]["uid"])
+
+    def _is_kept(self, token: str, namespace: str, name: str) -> bool:
+        """Whether a Secret still holds the token."""
+        secret = self._store.find("Secret", namespace, name) or {}
+        return (secret.get("data") or {}).get("token") == base64.b64encode(token.encode()).decode()
 
     def _fill_secret(self, event: Event) -> None:
         secret = event.obj
