@@ -7,8 +7,8 @@ import typer
 
 from budcluster.cli import deployment_logs
 from budcluster.cli.client import Api
-from budcluster.cli.output import Json, Limit, age, print_facts, print_json, print_table
-from budcluster.cli.progress import follow
+from budcluster.cli.output import Json, Limit, age, print_facts, print_json, print_table, upper
+from budcluster.cli.progress import follow_or_tell
 
 app = typer.Typer(help="Model runtimes on clusters.", no_args_is_help=True)
 app.command("logs")(deployment_logs.logs)
@@ -22,7 +22,7 @@ Force = Annotated[bool, typer.Option(help="Go on although the cluster has no roo
 @app.command("list")
 def list_(
     cluster: Annotated[str | None, typer.Option(help="Only those of this cluster (name or id).")] = None,
-    status: Annotated[str | None, typer.Option(help="Only this status, for example RUNNING.")] = None,
+    status: Annotated[str | None, typer.Option(callback=upper, help="Only this status, for example RUNNING.")] = None,
     limit: Limit = 100,
     json: Json = False,
 ) -> None:
@@ -69,20 +69,21 @@ def scale(
     """Change the number of copies."""
     api = Api()
     path = f"/deployments/{api.find('deployments', deployment)['id']}/scale"
-    _follow_or_tell(api, api.post(path, {"replicas": replicas}, force=force or None), watch=watch, json=json)
+    follow_or_tell(api, api.post(path, {"replicas": replicas}, force=force or None), watch=watch, json=json)
 
 
 @app.command()
 def rollback(
     deployment: NameOrId,
     revision: Annotated[int | None, typer.Option(min=1, help="Default: the last one that served before.")] = None,
+    force: Force = False,
     watch: Watch = True,
     json: Json = False,
 ) -> None:
     """Go back to an earlier revision."""
     api = Api()
     path = f"/deployments/{api.find('deployments', deployment)['id']}/rollback"
-    _follow_or_tell(api, api.post(path, {"revision": revision}), watch=watch, json=json)
+    follow_or_tell(api, api.post(path, {"revision": revision}, force=force or None), watch=watch, json=json)
 
 
 @app.command()
@@ -96,7 +97,7 @@ def delete(
     """Take a deployment out of its cluster."""
     api = Api()
     path = f"/deployments/{api.find('deployments', deployment)['id']}"
-    _follow_or_tell(api, api.delete(path, keep_cache=keep_cache, force=force), watch=watch, json=json)
+    follow_or_tell(api, api.delete(path, keep_cache=keep_cache, force=force), watch=watch, json=json)
 
 
 @app.command()
@@ -120,18 +121,9 @@ def revisions(deployment: NameOrId, json: Json = False) -> None:
     )
 
 
-def _follow_or_tell(api: Api, answer: dict[str, Any], *, watch: bool, json: bool) -> None:
-    operation_id = answer["operation_id"]
-    if watch:
-        follow(api, operation_id, as_json=json)
-    elif json:
-        print_json(answer)
-    else:
-        typer.echo(f"It was begun; `budcluster operations watch {operation_id}` shows the progress.")
-
-
 def _facts(deployment: dict[str, Any]) -> list[tuple[str, object]]:
-    diagnosis = deployment.get("diagnosis") or {}
+    diagnosis, error = deployment["diagnosis"] or {}, deployment["error"] or {}
+    cause, failure = diagnosis.get("detail"), error.get("detail")
     replicas = deployment["replicas"]
     return [
         ("Name", deployment["name"]),
@@ -140,7 +132,10 @@ def _facts(deployment: dict[str, Any]) -> list[tuple[str, object]]:
         ("Model", deployment["model"]),
         ("Runtime", deployment["runtime"]),
         ("Status", deployment["status"]),
-        ("Cause", diagnosis.get("detail") or (deployment.get("error") or {}).get("detail")),
+        ("Cause", cause),
+        ("Last failure", failure if failure != cause else None),
+        ("Next", diagnosis.get("fix") or error.get("next_step")),
+        ("Operation", error.get("operation_id")),
         ("Endpoints", ", ".join(endpoint["url"] for endpoint in deployment["endpoints"])),
         ("Replicas", f"{replicas['ready']} of {replicas['desired']} ready"),
         ("Servable", "yes" if deployment["servable"] else "no"),

@@ -171,9 +171,10 @@ def _settle(deployment: Deployment) -> None:
 def error_of(operation: Operation, clock: Clock) -> dict[str, Any]:
     """A deployment's error from the operation that failed or was cancelled."""
     cause = operation.error or {}
+    ended = "was cancelled" if operation.status is OperationStatus.CANCELLED else "failed"
     return {
         "type": f"/problems/{cause.get('type', 'operation-failed')}",
-        "detail": cause.get("detail", "The operation failed."),
+        "detail": cause.get("detail", f"The operation {ended}."),
         "next_step": cause.get("next_step"),
         "step": cause.get("step"),
         "since": clock.now().isoformat(),

@@ -55,6 +55,8 @@ async def test_a_first_start_that_ends_badly_promises_no_endpoint(lot: Outcomes,
     shown = await lot.ended(begun, status)
     assert (shown["status"], shown["servable"], shown["replicas"]["ready"]) == ("FAILED", False, 0)
     assert (shown["endpoints"], shown["error"]["operation_id"]) == ([], begun["operation_id"])
+    is_failed = status is OperationStatus.FAILED
+    assert shown["error"]["detail"] == (AWAY.detail if is_failed else "The operation was cancelled.")
 
 
 async def test_a_change_that_ends_badly_leaves_what_its_forerunner_had(lot: Outcomes) -> None:
