@@ -18,6 +18,7 @@ DEFAULT_URL: Final = "http://127.0.0.1:9082"
 USAGE: Final = 2
 UNREACHABLE: Final = 3
 REFUSED: Final = 4
+INTERRUPTED: Final = 130
 _CALL_FAILURES: Final = (httpx.HTTPError, httpx.InvalidURL)
 _TIMEOUT: Final = httpx.Timeout(30, connect=5)
 _STREAM_TIMEOUT: Final = httpx.Timeout(60, connect=5)
@@ -164,7 +165,8 @@ class Api:
         try:
             problem = answer.json()
             message = problem.get("detail") or problem["title"]
-            reasons = [f"  {item.get('pointer', '')}: {item.get('detail', '')}" for item in problem.get("errors", [])]
+            causes = [(cause.get("pointer", ""), cause.get("detail", "")) for cause in problem.get("errors", [])]
+            reasons = [f"  {where}: {why}" for where, why in causes if why.rstrip(".") != message.rstrip(".")]
         except (ValueError, KeyError, AttributeError):
             message, reasons = f"the service answered {answer.status_code}.", []
         if answer.status_code == 401:

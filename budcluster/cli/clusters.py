@@ -10,8 +10,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from budcluster.cli.client import REFUSED, Api, errors, fail
-from budcluster.cli.output import Json, Limit, Yes, age, print_facts, print_json, print_table, require_yes
-from budcluster.cli.progress import follow
+from budcluster.cli.output import Json, Limit, Yes, age, print_facts, print_json, print_table, require_yes, upper
+from budcluster.cli.progress import follow_or_tell
 
 app = typer.Typer(help="Kubernetes clusters.", no_args_is_help=True)
 
@@ -42,7 +42,7 @@ NameOrId = Annotated[str, typer.Argument(help="Name or id of the cluster.", meta
 
 @app.command("list")
 def list_(
-    status: Annotated[str | None, typer.Option(help="Only this status, for example READY.")] = None,
+    status: Annotated[str | None, typer.Option(callback=upper, help="Only this status, for example READY.")] = None,
     limit: Limit = 100,
     json: Json = False,
 ) -> None:
@@ -77,7 +77,7 @@ def show(cluster: NameOrId, json: Json = False) -> None:
 
 @app.command()
 def onboard(
-    file: Annotated[Path | None, typer.Argument(help="Kubeconfig with everything inline.", metavar="[FILE]")] = None,
+    file: Annotated[Path | None, typer.Argument(help="Kubeconfig with everything inline.", metavar="FILE")] = None,
     *,
     name: Annotated[str | None, typer.Option(help="Name of the cluster; default: the context or file's name.")] = None,
     context: Annotated[
@@ -120,7 +120,7 @@ def onboard(
         if file is None:
             errors.print(_ACCOUNT_LEFT, markup=False)
         raise
-    _follow_or_tell(api, answer, watch=watch, json=json)
+    follow_or_tell(api, answer, watch=watch, json=json)
 
 
 @app.command()
@@ -130,7 +130,7 @@ def delete(cluster: NameOrId, yes: Yes = False, watch: Watch = True, json: Json 
     found = api.find("clusters", cluster)
     require_yes(f"Delete {found['name']}, with {found['node_count']} nodes and {found['gpu_count']} GPUs?", yes=yes)
     answer = api.delete(f"/clusters/{found['id']}")
-    _follow_or_tell(api, answer, watch=watch, json=json)
+    follow_or_tell(api, answer, watch=watch, json=json)
 
 
 @app.command("detect-hardware")
@@ -138,7 +138,7 @@ def detect_hardware(cluster: NameOrId, watch: Watch = True, json: Json = False) 
     """Look at the hardware of a cluster again."""
     api = Api()
     answer = api.post(f"/clusters/{api.find('clusters', cluster)['id']}/detect-hardware")
-    _follow_or_tell(api, answer, watch=watch, json=json)
+    follow_or_tell(api, answer, watch=watch, json=json)
 
 
 @app.command("share-gpus")
@@ -153,17 +153,7 @@ def share_gpus(
     api = Api()
     body = {"mode": mode.value, "force": force}
     answer = api.post(f"/clusters/{api.find('clusters', cluster)['id']}/install-hami", body)
-    _follow_or_tell(api, answer, watch=watch, json=json)
-
-
-def _follow_or_tell(api: Api, answer: dict[str, Any], *, watch: bool, json: bool) -> None:
-    operation_id = answer["operation_id"]
-    if watch:
-        follow(api, operation_id, as_json=json)
-    elif json:
-        print_json(answer)
-    else:
-        typer.echo(f"It was begun; `budcluster operations watch {operation_id}` shows the progress.")
+    follow_or_tell(api, answer, watch=watch, json=json)
 
 
 def _registered(api: Api, name: str, provider: Provider) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import typer
 from budcluster.cli.choices import Set, choices, pairs
 from budcluster.cli.client import Api
 from budcluster.cli.output import Json, print_facts, print_json
-from budcluster.cli.progress import follow
+from budcluster.cli.progress import follow_or_tell
 
 
 def deploy(  # noqa: PLR0917 - typer makes an option of each
@@ -52,12 +52,8 @@ def deploy(  # noqa: PLR0917 - typer makes an option of each
     if dry_run:
         return _show(api.post("/deployments", body, dry_run=True), json=json)
     answer = api.post("/deployments", body, force=force or None)
-    for warning in answer["warnings"]:
-        typer.echo(f"Note: {warning}", err=True)
-    if not watch:
-        return print_json(answer) if json else typer.echo(f"{answer['name']} was accepted; it comes up.")
-    follow(api, answer["operation_id"], as_json=json)
-    if not json:
+    follow_or_tell(api, answer, watch=watch, json=json)
+    if watch and not json:
         deployment = api.get(f"/deployments/{answer['id']}")
         where = ", ".join(endpoint["url"] for endpoint in deployment["endpoints"])
         typer.echo(f"{deployment['name']} serves {deployment['model']} at {where}")
@@ -79,11 +75,7 @@ def _show(preview: dict[str, Any], *, json: bool) -> None:
             ("Notes", " ".join(preview["warnings"])),
             ("Runtime", preview["runtime"]),
             ("Context", preview["max_model_len"]),
-            ("Image", _reference(**preview["values"]["image"])),
+            ("Image", preview["image"]),
             ("Objects", ", ".join(m["kind"] for m in preview["manifests"])),
         ]
     )
-
-
-def _reference(*, repository: str, tag: str, digest: str, **_: Any) -> str:
-    return repository + (f":{tag}" if tag else "") + (f"@{digest}" if digest else "")

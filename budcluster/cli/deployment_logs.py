@@ -7,7 +7,7 @@ from uuid import UUID
 
 import typer
 
-from budcluster.cli.client import PATIENCE_S, RECONNECT_S, UNREACHABLE, Api, CutOff, ServerEvent, fail
+from budcluster.cli.client import INTERRUPTED, PATIENCE_S, RECONNECT_S, UNREACHABLE, Api, CutOff, ServerEvent, fail
 from budcluster.cli.output import Json, age, print_json, print_table
 
 NameOrId = Annotated[str, typer.Argument(help="Name or id of the deployment.", metavar="DEPLOYMENT")]
@@ -43,7 +43,7 @@ def logs(  # noqa: PLR0917 - typer makes an option of each
             flags = {name: "true" for name, given in (("previous", previous), ("timestamps", timestamps)) if given}
             _show(api, path, {**which, **first, **flags, "attempt": str(attempt) if attempt else None})
     except (KeyboardInterrupt, BrokenPipeError):
-        raise typer.Exit(130 if follow else 0) from None
+        raise typer.Exit(INTERRUPTED if follow else 0) from None
 
 
 def attempts(deployment: NameOrId, json: Json = False) -> None:

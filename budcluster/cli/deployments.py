@@ -8,8 +8,8 @@ import typer
 from budcluster.cli import deployment_logs
 from budcluster.cli.choices import Choices, choices
 from budcluster.cli.client import Api
-from budcluster.cli.output import Json, Limit, Yes, age, print_facts, print_json, print_table, require_yes
-from budcluster.cli.progress import follow
+from budcluster.cli.output import Json, Limit, Yes, age, print_facts, print_json, print_table, require_yes, upper
+from budcluster.cli.progress import follow_or_tell
 
 app = typer.Typer(help="Model runtimes on clusters.", no_args_is_help=True)
 app.command("logs")(deployment_logs.logs)
@@ -23,7 +23,7 @@ Force = Annotated[bool, typer.Option(help="Go on although the cluster has no roo
 @app.command("list")
 def list_(
     cluster: Annotated[str | None, typer.Option(help="Only those of this cluster (name or id).")] = None,
-    status: Annotated[str | None, typer.Option(help="Only this status, for example RUNNING.")] = None,
+    status: Annotated[str | None, typer.Option(callback=upper, help="Only this status, for example RUNNING.")] = None,
     limit: Limit = 100,
     json: Json = False,
 ) -> None:
@@ -70,7 +70,7 @@ def scale(
     """Change the number of copies."""
     api = Api()
     path = f"/deployments/{api.find('deployments', deployment)['id']}/scale"
-    _follow_or_tell(api, api.post(path, {"replicas": replicas}, force=force or None), watch=watch, json=json)
+    follow_or_tell(api, api.post(path, {"replicas": replicas}, force=force or None), watch=watch, json=json)
 
 
 @app.command()
@@ -84,7 +84,7 @@ def change(
         f"/deployments/{found['id']}", {"config": choices(values, hint="FIELD=VALUE")}, force=force or None
     )
     if "operation_id" in answer:
-        return _follow_or_tell(api, answer, watch=watch, json=json)
+        return follow_or_tell(api, answer, watch=watch, json=json)
     return print_json(answer) if json else typer.echo(f"{found['name']} runs so already.")
 
 
@@ -92,13 +92,14 @@ def change(
 def rollback(
     deployment: NameOrId,
     revision: Annotated[int | None, typer.Option(min=1, help="Default: the last one that served before.")] = None,
+    force: Force = False,
     watch: Watch = True,
     json: Json = False,
 ) -> None:
     """Go back to an earlier revision."""
     api = Api()
     path = f"/deployments/{api.find('deployments', deployment)['id']}/rollback"
-    _follow_or_tell(api, api.post(path, {"revision": revision}), watch=watch, json=json)
+    follow_or_tell(api, api.post(path, {"revision": revision}, force=force or None), watch=watch, json=json)
 
 
 @app.command()
@@ -115,7 +116,7 @@ def delete(
     found = api.find("deployments", deployment)
     require_yes(f"Delete {found['name']}, which serves {found['model']}?", yes=yes)
     answer = api.delete(f"/deployments/{found['id']}", keep_cache=keep_cache, force=force)
-    _follow_or_tell(api, answer, watch=watch, json=json)
+    follow_or_tell(api, answer, watch=watch, json=json)
 
 
 @app.command()
@@ -139,18 +140,9 @@ def revisions(deployment: NameOrId, json: Json = False) -> None:
     )
 
 
-def _follow_or_tell(api: Api, answer: dict[str, Any], *, watch: bool, json: bool) -> None:
-    operation_id = answer["operation_id"]
-    if watch:
-        follow(api, operation_id, as_json=json)
-    elif json:
-        print_json(answer)
-    else:
-        typer.echo(f"It was begun; `budcluster operations watch {operation_id}` shows the progress.")
-
-
 def _facts(deployment: dict[str, Any]) -> list[tuple[str, object]]:
     diagnosis, error = deployment["diagnosis"] or {}, deployment["error"] or {}
+    cause, failure = diagnosis.get("detail"), error.get("detail")
     replicas = deployment["replicas"]
     return [
         ("Name", deployment["name"]),
@@ -159,9 +151,11 @@ def _facts(deployment: dict[str, Any]) -> list[tuple[str, object]]:
         ("Model", deployment["model"]),
         ("Runtime", deployment["runtime"]),
         ("Status", deployment["status"]),
-        ("Cause", diagnosis.get("detail") or error.get("detail")),
-        ("To do", diagnosis.get("fix") or error.get("next_step")),
+        ("Cause", cause),
         ("Says", " | ".join(diagnosis.get("lines", ()))),
+        ("Last failure", failure if failure != cause else None),
+        ("To do", diagnosis.get("fix") or error.get("next_step")),
+        ("Operation", error.get("operation_id")),
         ("Endpoints", ", ".join(endpoint["url"] for endpoint in deployment["endpoints"])),
         ("Replicas", f"{replicas['ready']} of {replicas['desired']} ready"),
         ("Servable", "yes" if deployment["servable"] else "no"),

@@ -7,8 +7,8 @@ from uuid import UUID
 import typer
 
 from budcluster.cli.client import Api
-from budcluster.cli.output import Json, Limit, age, ahead, print_facts, print_json, print_table
-from budcluster.cli.progress import follow
+from budcluster.cli.output import Json, Limit, age, ahead, print_facts, print_json, print_table, upper
+from budcluster.cli.progress import follow, not_undone
 
 app = typer.Typer(help="Long work and its progress.", no_args_is_help=True)
 
@@ -17,13 +17,21 @@ OperationId = Annotated[UUID, typer.Argument(help="Id of the operation.", metava
 
 @app.command("list")
 def list_(
-    status: Annotated[str | None, typer.Option(help="Only this status, for example RUNNING.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only this kind.")] = None,
+    status: Annotated[str | None, typer.Option(callback=upper, help="Only this status, for example RUNNING.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only this kind, for example deploy_model.")] = None,
+    cluster: Annotated[str | None, typer.Option(help="Only on this cluster itself (name or id).")] = None,
+    deployment: Annotated[str | None, typer.Option(help="Only on this deployment (name or id).")] = None,
     limit: Limit = 50,
     json: Json = False,
 ) -> None:
     """List operations, newest first."""
-    operations = list(islice(Api().pages("/operations", status=status, kind=kind, limit=limit), limit))
+    if cluster and deployment:
+        raise typer.BadParameter("an operation works on a cluster or on a deployment", param_hint="--deployment")
+    api = Api()
+    asked = ("clusters", cluster) if cluster else ("deployments", deployment)
+    subject_id = api.find(asked[0], asked[1])["id"] if asked[1] else None
+    pages = api.pages("/operations", status=status, kind=kind, subject_id=subject_id, limit=limit)
+    operations = list(islice(pages, limit))
     if json:
         return print_json(operations)
     return print_table(
@@ -57,6 +65,7 @@ def show(operation: OperationId, json: Json = False) -> None:
             ("Ends in", ahead(found["eta"])),
             ("Cause", error.get("detail")),
             ("Next", error.get("next_step")),
+            ("Not undone", ", ".join(not_undone(found))),
         ]
     )
     return print_table(
@@ -83,7 +92,7 @@ def cancel(operation: OperationId, json: Json = False) -> None:
     answer = Api().post(f"/operations/{operation}/cancel")
     if json:
         return print_json(answer)
-    return typer.echo("It was asked to stop; `budcluster operations watch` shows how it ends.")
+    return typer.echo(f"It was asked to stop; `budcluster operations watch {operation}` shows how it ends.")
 
 
 @app.command()
@@ -92,4 +101,4 @@ def retry(operation: OperationId, json: Json = False) -> None:
     answer = Api().post(f"/operations/{operation}/retry")
     if json:
         return print_json(answer)
-    return typer.echo("It goes on; `budcluster operations watch` shows the progress.")
+    return typer.echo(f"It goes on; `budcluster operations watch {operation}` shows the progress.")

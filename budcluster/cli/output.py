@@ -87,6 +87,11 @@ def cell(value: object) -> str:
     return f"[{color}]{text}[/{color}]" if color else text
 
 
+def upper(text: str | None) -> str | None:
+    """A status as the service spells it."""
+    return text and text.upper()
+
+
 def age(timestamp: str | None) -> str | None:
     """How long ago an ISO timestamp was, in one unit: `42s`, `7m`, `3h`, `12d`."""
     if timestamp is None:

@@ -7,9 +7,10 @@ from typing import Any, Final
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TaskProgressColumn, TextColumn
+from rich.table import Column
 
-from budcluster.cli.client import RECONNECT_S, Api, CutOff, fail
-from budcluster.cli.output import ahead, out
+from budcluster.cli.client import INTERRUPTED, RECONNECT_S, Api, CutOff, fail
+from budcluster.cli.output import ahead, out, print_json
 
 FINAL: Final = {"SUCCEEDED", "FAILED", "CANCELLED"}
 _ESTIMATE_EVERY_S: Final = 2.0
@@ -21,13 +22,44 @@ _ORDER: Final = {"PENDING": 0, "RUNNING": 1, "SUCCEEDED": 2, "SKIPPED": 2, "FAIL
 def follow(api: Api, operation_id: str, *, as_json: bool = False) -> dict[str, Any]:
     """Show an operation until it ends and return it. Ends the program with 1 when it failed or was cancelled."""
     shown = _Events() if as_json else _Bars() if out.is_terminal else _Lines()
-    with shown:
-        operation = _follow(api, operation_id, shown)
+    try:
+        with shown:
+            operation = _follow(api, operation_id, shown)
+    except (KeyboardInterrupt, BrokenPipeError):
+        commands = "`budcluster operations watch {0}` shows it, `budcluster operations cancel {0}` ends it"
+        fail(f"nobody watches any more, but the work goes on; {commands.format(operation_id)}.", INTERRUPTED)
     if operation["status"] != "SUCCEEDED":
-        error = operation.get("error") or {}
-        message = f"{operation['kind']} ended {operation['status']}: {error.get('detail', 'no cause was recorded.')}"
-        fail(" ".join(part for part in (message, error.get("next_step")) if part), 1)
+        fail(_end_of(operation), 1)
     return operation
+
+
+def follow_or_tell(api: Api, answer: dict[str, Any], *, watch: bool, json: bool) -> None:
+    """After a request for long work: its warnings, and then its progress or, without `watch`, where that is found."""
+    operation_id = answer["operation_id"]
+    for warning in answer.get("warnings", ()):
+        typer.echo(f"Note: {warning}", err=True)
+    if watch:
+        follow(api, operation_id, as_json=json)
+    elif json:
+        print_json(answer)
+    else:
+        typer.echo(f"It was begun; `budcluster operations watch {operation_id}` shows the progress.")
+
+
+def not_undone(operation: dict[str, Any]) -> list[str]:
+    """Titles of the steps that were to be taken back and could not be."""
+    left = (operation["result"] or {}).get("left", ())
+    return [step["title"] for step in operation["steps"] if step["name"] in left]
+
+
+def _end_of(operation: dict[str, Any]) -> str:
+    error, left = operation["error"] or {}, not_undone(operation)
+    if operation["status"] == "CANCELLED":
+        said = [f"{operation['kind']} was cancelled.", f"Not undone: {', '.join(left)}." if left else None]
+    else:
+        said = [f"{operation['kind']} ended FAILED: {error.get('detail', 'no cause was recorded.')}"]
+        said += [error.get("next_step"), f"(operation {operation['id']})"]
+    return " ".join(part for part in said if part)
 
 
 def _follow(api: Api, operation_id: str, shown: "_Lines") -> dict[str, Any]:
@@ -107,11 +139,13 @@ class _Bars(_Lines):
         super().__enter__()
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓[/green]"),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            TaskProgressColumn(),
-            TextColumn("[dim]{task.fields[detail]}[/dim]"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=16),
+            TaskProgressColumn(table_column=Column(no_wrap=True, min_width=4)),
+            # On a narrow screen this one gives way.
+            TextColumn("[dim]{task.fields[detail]}[/dim]", table_column=Column(no_wrap=True, ratio=1)),
             console=out,
+            expand=True,
         )
         self._bars: dict[str, TaskID] = {}
         self._progress.start()

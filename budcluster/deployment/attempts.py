@@ -20,6 +20,7 @@ from budcluster.deployment.models import Deployment
 from budcluster.kit.database import Database, ReadSession
 from budcluster.kit.redaction import Redactor
 from budcluster.kube.client import ClusterClient
+from budcluster.kube.times import moment
 
 Json = Mapping[str, Any]
 
@@ -76,8 +77,8 @@ def _ended(pod: Json, status: Json, end: Json, restart: int, *, is_previous: boo
         restart=restart,
         exit_code=int(end["exitCode"]),
         reason=str(end.get("reason") or "")[:128],
-        started_at=_moment(end.get("startedAt")),
-        finished_at=_moment(end.get("finishedAt")),
+        started_at=moment(end.get("startedAt")),
+        finished_at=moment(end.get("finishedAt")),
         is_previous=is_previous,
     )
 
@@ -152,10 +153,3 @@ class Attempts:
         if attempt is None or attempt.deployment_id != deployment_id:
             raise AttemptNotFound
         return (await self._vault.open_bulk(attempt.log, Owner(_COLUMN, attempt_id))).text()
-
-
-def _moment(stamp: object) -> datetime | None:
-    try:
-        return datetime.fromisoformat(str(stamp))
-    except ValueError:
-        return None

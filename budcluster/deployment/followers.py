@@ -11,9 +11,10 @@ from budcluster.deployment.contracts import ReleasePayload
 from budcluster.deployment.errors import DeploymentIsBeingDeleted, DeploymentNotFound
 from budcluster.deployment.intent import require_room
 from budcluster.deployment.lifecycle import move
-from budcluster.deployment.models import Deployment, DeploymentStatus
+from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
 from budcluster.deployment.options import DeploymentConfig
 from budcluster.deployment.planning import context_of
+from budcluster.deployment.records import endpoints_of
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import WriteSession
 from budcluster.operations.errors import OperationNotRetryable
@@ -76,8 +77,11 @@ class ChangeFollower:
             deployment.error = deployment.diagnosis = None
         else:
             payload = ReleasePayload.model_validate(launch_payload(operation))
-            await _point_to(session, deployment, payload.previous_revision, payload.previous_replicas)
+            before = await _point_to(session, deployment, payload.previous_revision, payload.previous_replicas)
             deployment.error = error_of(operation, self._clock)
+            if deployment.endpoints:
+                # The new revision may have answered before the operation was cut off and cancelled.
+                deployment.endpoints = endpoints_of(deployment.helm_release, deployment.namespace, before.values)
         _settle(deployment)
         if deployment.status is not DeploymentStatus.FAILED:
             deployment.diagnosis = None
@@ -113,7 +117,8 @@ class RemovalFollower:
         else:
             move(deployment, DeploymentStatus.FAILED)
             deployment.error = error_of(operation, self._clock)
-            deployment.endpoints = []
+            # Half of it may be left: nothing is promised until it is brought back.
+            deployment.servable, deployment.endpoints = False, []
 
     async def reopened(self, session: WriteSession, operation: Operation) -> None:
         """DELETING again."""
@@ -146,12 +151,13 @@ async def _require_room(
     require_room(fit, force=payload.force)
 
 
-async def _point_to(session: WriteSession, deployment: Deployment, revision: int, replicas: int) -> None:
+async def _point_to(session: WriteSession, deployment: Deployment, revision: int, replicas: int) -> DeploymentRevision:
     found = await repository.get_revision(session, deployment.id, revision)
     deployment.revision, deployment.replicas_desired = revision, replicas
     deployment.config = {**found.config, "replicas": max(replicas, 1)}
     config = DeploymentConfig.model_validate(deployment.config)
     deployment.max_model_len = context_of(config, capacity.facts_of(deployment)).length
+    return found
 
 
 def _settle(deployment: Deployment) -> None:
@@ -165,12 +171,14 @@ def _settle(deployment: Deployment) -> None:
 def error_of(operation: Operation, clock: Clock) -> dict[str, Any]:
     """A deployment's error from the operation that failed or was cancelled."""
     cause = operation.error or {}
+    ended = "was cancelled" if operation.status is OperationStatus.CANCELLED else "failed"
     return {
         "type": f"/problems/{cause.get('type', 'operation-failed')}",
-        "detail": cause.get("detail", "The operation failed."),
+        "detail": cause.get("detail", f"The operation {ended}."),
         "next_step": cause.get("next_step"),
         "step": cause.get("step"),
         "since": clock.now().isoformat(),
         "operation_id": str(operation.id),
+        "kind": operation.kind,
         "left": (operation.result or {}).get("left", []),
     }

@@ -12,7 +12,7 @@ from budcluster.deployment.admission import Description
 from budcluster.deployment.errors import ConfigNotUsable, NoCapacity
 from budcluster.deployment.fit import Fit, Verdict
 from budcluster.deployment.helm_utils import release_name, slug_of
-from budcluster.deployment.models import Deployment, DeploymentRevision
+from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
 from budcluster.deployment.options import DeploymentConfig
 from budcluster.deployment.planning import Wanted
 from budcluster.deployment.schemas import DeploymentChange, DeploymentRequest
@@ -57,7 +57,8 @@ def require_room(fit: Fit, *, force: bool) -> None:
 def changed_config(deployment: Deployment, change: DeploymentChange) -> DeploymentConfig | None:
     """The config after the change; None when it stays as it is and nothing is wrong. Raises ConfigNotUsable.
 
-    With a diagnosis the same config is asked for again: what others did to the release is put right by that.
+    With a diagnosis, or when it failed, the same config is asked for again: what others did to the release, or a
+    deletion took of it, is put right by that.
     """
     if change.config is None:
         return None
@@ -68,7 +69,8 @@ def changed_config(deployment: Deployment, change: DeploymentChange) -> Deployme
     present = DeploymentConfig.model_validate(deployment.config)
     with _refused_by_field():
         wanted = present.changed_by(change.config)
-    return None if wanted == present and deployment.diagnosis is None else wanted
+    is_well = deployment.diagnosis is None and deployment.status is not DeploymentStatus.FAILED
+    return None if wanted == present and is_well else wanted
 
 
 def earlier_config(revision: DeploymentRevision, *, replicas: int) -> DeploymentConfig:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, text
@@ -31,6 +31,10 @@ class DeploymentStatus(StrEnum):
     FAILED = "FAILED"
     """Heals to RUNNING by itself when the cause goes away."""
     DELETING = "DELETING"
+
+
+DELETION: Final = "delete_deployment"
+"""The kind of operation that takes a deployment out of its cluster."""
 
 
 class Deployment(Versioned, Base):
@@ -69,7 +73,10 @@ class Deployment(Versioned, Base):
     diagnosis: Mapped[dict[str, Any] | None]
     """Cause of a present failure with its evidence; cleared when healed."""
     error: Mapped[dict[str, Any] | None]
-    """`{type, detail, next_step, step, since, operation_id, left}` of what failed last; cleared by the next success."""
+    """`{type, detail, next_step, step, since, operation_id, kind, left}` of what failed last.
+
+    `kind` is the operation's. Cleared by the next success.
+    """
     max_model_len: Mapped[int | None]
     """Tokens of the longest sequence that is served."""
     model_facts: Mapped[dict[str, Any] | None]

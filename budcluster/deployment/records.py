@@ -102,15 +102,18 @@ class Records:
         diagnosis = document(finding, before=before, now=self._clock.now().isoformat())
         await self._change(deployment_id, diagnosis=diagnosis)
 
-    async def served(self, deployment_id: UUID, revision: int, *, endpoints: list[dict[str, str]]) -> None:
-        """Note that a revision answered, and where."""
+    async def reached(self, deployment_id: UUID, endpoints: list[dict[str, str]]) -> None:
+        """Note where it is reached."""
+        await self._change(deployment_id, endpoints=endpoints)
+
+    async def served(self, deployment_id: UUID, revision: int) -> None:
+        """Note that a revision answered."""
         now = self._clock.now()
         mine = (DeploymentRevision.deployment_id == deployment_id, DeploymentRevision.number == revision)
         async with self._database.writing() as session:
             await session.execute(
                 update(DeploymentRevision).where(*mine, DeploymentRevision.served_at.is_(None)).values(served_at=now)
             )
-        await self._change(deployment_id, endpoints=endpoints)
 
     async def _change(self, deployment_id: UUID, *, only: DeploymentStatus | None = None, **values: Any) -> None:
         mine = [Deployment.id == deployment_id, *([Deployment.status == only] if only else [])]

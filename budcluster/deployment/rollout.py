@@ -15,6 +15,7 @@ from budcluster.kube.diagnosis.finding import Weight
 from budcluster.kube.diagnosis.volumes import claims_of
 from budcluster.kube.errors import Gone, KubeError, NotFound
 from budcluster.kube.resources import DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS, Resource
+from budcluster.kube.times import last_seen, moment
 
 Json = Mapping[str, Any]
 
@@ -240,9 +241,8 @@ def happened_since(event: Json, since: datetime | None) -> bool:
 
     The clocks of cluster and service differ a little: one that is behind delays what the event tells, no more.
     """
-    stamps = (event.get("lastTimestamp"), (event.get("series") or {}).get("lastObservedTime"), event.get("eventTime"))
-    at = next((stamp for stamp in stamps if stamp), event["metadata"].get("creationTimestamp"))
-    return since is None or at is None or datetime.fromisoformat(str(at)) >= since.replace(microsecond=0)
+    at = last_seen(event) or moment(event["metadata"].get("creationTimestamp"))
+    return since is None or at is None or at >= since.replace(microsecond=0)
 
 
 def _is_complete(owner: Json, replicas: int) -> bool:

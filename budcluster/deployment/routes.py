@@ -39,6 +39,7 @@ from budcluster.deployment.schemas import (
     Scaling,
 )
 from budcluster.deployment.services import DeploymentService
+from budcluster.deployment.values import image_shown
 from budcluster.deployment.work import Accepted, DeploymentWork, Rendered
 from budcluster.kit.database import WriteSession
 from budcluster.kit.errors import StaleVersion
@@ -241,6 +242,7 @@ def _preview(done: Rendered) -> Preview:
             "fit": capacity.as_facts(done.decision.fit),
             "warnings": list(dict.fromkeys(done.warnings)),
             "runtime": done.decision.runtime,
+            "image": image_shown(done.decision.values),
             "max_model_len": done.decision.max_model_len,
             "values": done.decision.values,
             "manifests": done.manifests,

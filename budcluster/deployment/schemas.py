@@ -200,6 +200,7 @@ class Preview(Answer):
     fit: FitAnswer
     warnings: list[str]
     runtime: RuntimeType
+    image: str
     max_model_len: int
     values: dict[str, Any] = Field(description="Of the chart.")
     manifests: list[dict[str, Any]] = Field(description="As Helm renders them.")

@@ -118,20 +118,22 @@ class ServingActivities:
         await self._journals.of(payload).run("wait_until_serving", act, gives=Served)
 
     async def smoke_test(self, payload: ReleasePayload, _: Execution) -> None:
-        """Ask for the models and one token, through the API server's proxy."""
+        """Ask for the models and one token, through the API server's proxy; then what no copy uses any more goes."""
 
         async def act(step: StepJournal) -> Served:
-            if payload.replicas == 0:
-                step.percent(99, detail="Parked: there is nothing to ask")
-                return Served()
+            is_parked = payload.replicas == 0
             with verdicts():
                 facts = await self._records.facts(payload.subject_id)
                 revision = await self._records.revision(facts.id, payload.revision, replicas=payload.replicas)
                 async with self._access.open(facts.cluster_id, operation=str(payload.operation_id)) as door:
-                    model = await _ask_until_answered(door, facts, step)
+                    model = "" if is_parked else await _ask_until_answered(door, facts, step)
                     await remove_secrets(door, facts, used=secrets_in(revision.values))
                 endpoints = endpoints_of(facts.release, facts.namespace, revision.values)
-                await self._records.served(facts.id, payload.revision, endpoints=endpoints)
+                await self._records.reached(facts.id, endpoints)
+                if is_parked:
+                    step.percent(99, detail="Parked: there is nothing to ask")
+                else:
+                    await self._records.served(facts.id, payload.revision)
             return Served(model=model)
 
         await self._journals.of(payload).run("smoke_test", act, gives=Served)

@@ -11,7 +11,7 @@ from sqlalchemy import exists, func, select, update
 from budcluster.audit import services as audit
 from budcluster.deployment import repository
 from budcluster.deployment.lifecycle import MOVES
-from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
+from budcluster.deployment.models import DELETION, Deployment, DeploymentRevision, DeploymentStatus
 from budcluster.deployment.records import document, endpoints_of
 from budcluster.deployment.status import Damping, Known, Observed, Seen, observe, settle
 from budcluster.kit.clock import Clock
@@ -140,11 +140,13 @@ class Standings:
 
 async def _known(session: ReadSession, deployment: Deployment) -> Known:
     holding = exists().where(Operation.subject_id == deployment.id, Operation.claim == Claim.HOLDING)
+    held, error = bool(await session.scalar(select(holding))), deployment.error or {}
     return Known(
         status=deployment.status,
         replicas_desired=deployment.replicas_desired,
-        held=bool(await session.scalar(select(holding))),
-        failed_by_operation=bool((deployment.error or {}).get("operation_id")),
+        held=held,
+        failed_by_operation=bool(error.get("operation_id")),
+        half_removed=not held and error.get("kind") == DELETION,
     )
 
 

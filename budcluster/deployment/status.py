@@ -1,7 +1,8 @@
 """From what a cluster shows of a deployment to what is true of it. Pure.
 
 While an operation holds a deployment, the operation decides the status; copies, servable and diagnosis are told as they
-are. Otherwise: no ready copy is never RUNNING, zero wanted copies are PARKED, and whatever is ready again is RUNNING.
+are. Otherwise: no ready copy is never RUNNING, zero wanted copies are PARKED, and whatever is ready again is RUNNING,
+but for what a failed deletion has left.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +42,8 @@ class Known:
     """Whether an operation holds the deployment."""
     failed_by_operation: bool = False
     """Whether its error is an operation's: then its release may be absent for good reason."""
+    half_removed: bool = False
+    """Whether a deletion of it failed: copies may be ready, and what leads requests to them gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ def observe(known: Known, seen: Seen) -> Observed:
     alive = [pod for pod in seen.pods if not pod["metadata"].get("deletionTimestamp")]
     ready = sum(is_ready(pod) for pod in alive)
     finding = _finding(known, seen)
+    if known.half_removed:
+        return Observed(ready, False, None, finding)
     if known.held or known.status not in _SETTLED:
         return Observed(ready, ready > 0, None, finding)
     if seen.workload is None:

@@ -31,7 +31,7 @@ from budcluster.deployment.intent import (
     wanted_by,
 )
 from budcluster.deployment.lifecycle import move
-from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
+from budcluster.deployment.models import DELETION, Deployment, DeploymentRevision, DeploymentStatus
 from budcluster.deployment.options import DeploymentConfig
 from budcluster.deployment.planning import Wanted, require_sound
 from budcluster.deployment.schemas import DeploymentChange, DeploymentRequest
@@ -222,7 +222,7 @@ class DeploymentWork:
         """Ask for its end: running work is cancelled first. Asking again changes nothing. Raises DeploymentNotFound."""
         seen = await repository.get_deployment(session, deployment_id)
         payload = {"keep_cache": keep_cache, "force": force}
-        operation = await self._request(session, seen, "delete_deployment", actor, payload)
+        operation = await self._request(session, seen, DELETION, actor, payload)
         deployment = await repository.lock_deployment(session, deployment_id)
         if deployment.status is not DeploymentStatus.DELETING:
             move(deployment, DeploymentStatus.DELETING)
@@ -317,7 +317,7 @@ class DeploymentWork:
         self, session: WriteSession, deployment: Deployment, kind: str, actor: str, payload: dict[str, Any]
     ) -> Operation:
         steps, workflow = _KINDS[kind]
-        ends_it = kind == "delete_deployment"
+        ends_it = kind == DELETION
         return await self._operations.request(
             session,
             kind=kind,
@@ -385,5 +385,5 @@ _KINDS: Mapping[str, tuple[Sequence[Step], Workflow]] = {
     "deploy_model": (workflows.DEPLOY_STEPS, refs.DEPLOY_MODEL),
     "scale_deployment": (workflows.CHANGE_STEPS, refs.CHANGE_DEPLOYMENT),
     "update_deployment": (workflows.CHANGE_STEPS, refs.CHANGE_DEPLOYMENT),
-    "delete_deployment": (workflows.DELETE_STEPS, refs.DELETE_DEPLOYMENT),
+    DELETION: (workflows.DELETE_STEPS, refs.DELETE_DEPLOYMENT),
 }

@@ -18,8 +18,10 @@ from budcluster.hardware.reader import read_node
 from budcluster.hardware.readiness import is_pressed
 from budcluster.hardware.trimming import digest_of
 from budcluster.kit.database import Database, WriteSession
+from budcluster.kube.times import moment
 
 Json = dict[str, Any]
+_LONG_AGO: Final = datetime.fromtimestamp(0, UTC)
 PodKey = tuple[str, str]
 """Namespace and name."""
 
@@ -199,7 +201,7 @@ def _node_row(name: str, seen: SeenNode, feature: bytes | None) -> Json:
     return {
         "name": name,
         "uid": str(_uuid(seen.uid, name)),
-        "created_at": _moment(seen.created_at).isoformat(),
+        "created_at": (moment(seen.created_at) or _LONG_AGO).isoformat(),
         "document": seen.document,
         "feature": read,
         "digest": seen.digest.hex(),
@@ -240,14 +242,6 @@ def _uuid(uid: str, name: str) -> UUID:
         return UUID(uid)
     except ValueError:
         return uuid5(NAMESPACE_OID, name)
-
-
-def _moment(stamp: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(stamp)
-    except ValueError:
-        return datetime.fromtimestamp(0, UTC)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 _TAKE: Final = text("""

@@ -1,6 +1,6 @@
 """Routes of long work: what is going on, how far it is, its log lines; cancel and retry."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -15,6 +15,7 @@ from budcluster.api.problems import problems
 from budcluster.api.schemas import Page
 from budcluster.api.sse import MEDIA_TYPE, EventStream, LastEventId
 from budcluster.api.transaction import TransactionalRoute
+from budcluster.kit.database import ReadSession
 from budcluster.operations.errors import (
     OperationBusy,
     OperationNotCancelable,
@@ -59,9 +60,9 @@ async def list_operations(
 ) -> Page[OperationAnswer]:
     """Long work, newest first."""
     page = await OPERATIONS.page(session, query)
-    steps = await service.steps(session, [operation.id for operation in page.items])
-    now = clock.now()
-    items = [OperationAnswer.model_validate(_facts(operation, steps[operation.id], now)) for operation in page.items]
+    ids = [operation.id for operation in page.items]
+    steps, overtaken, now = await service.steps(session, ids), await service.overtaken(session, ids), clock.now()
+    items = [OperationAnswer.model_validate(_facts(one, steps[one.id], overtaken, now)) for one in page.items]
     return Page(items=items, next_cursor=page.next_cursor)
 
 
@@ -73,7 +74,7 @@ async def list_operations(
 )
 async def get_operation(operation_id: UUID, session: Read, service: Service, clock: CurrentClock) -> OperationDetail:
     """One piece of long work with all its steps."""
-    return _detail(*await service.get(session, operation_id), clock.now())
+    return await _detail(session, service, operation_id, clock.now())
 
 
 @router.get(
@@ -130,7 +131,7 @@ async def cancel_operation(
 ) -> OperationDetail:
     """Ask for its end: what runs is stopped, what was made is undone, and the end says what is left. Repeatable."""
     await service.cancel(session, operation_id)
-    return _detail(*await service.get(session, operation_id), clock.now())
+    return await _detail(session, service, operation_id, clock.now())
 
 
 @router.post(
@@ -149,14 +150,22 @@ async def retry_operation(
     await changing.hold(turn)
     session = await changing.begin()
     await service.retry(session, operation_id)
-    return _detail(*await service.get(session, operation_id), clock.now())
+    return await _detail(session, service, operation_id, clock.now())
 
 
-def _detail(operation: Operation, steps: Sequence[OperationStep], now: datetime) -> OperationDetail:
-    return OperationDetail.model_validate({**_facts(operation, steps, now), "steps": list(steps)})
+async def _detail(session: ReadSession, service: Operations, operation_id: UUID, now: datetime) -> OperationDetail:
+    operation, steps = await service.get(session, operation_id)
+    overtaken = await service.overtaken(session, [operation_id])
+    return OperationDetail.model_validate({**_facts(operation, steps, overtaken, now), "steps": steps})
 
 
-def _facts(operation: Operation, steps: Sequence[OperationStep], now: datetime) -> dict[str, Any]:
-    subject = {"type": operation.subject_type, "id": operation.subject_id, "name": operation.subject_name}
+def _facts(
+    operation: Operation, steps: Sequence[OperationStep], overtaken: Collection[UUID], now: datetime
+) -> dict[str, Any]:
     plain = {name: getattr(operation, name) for name in OperationAnswer.model_fields if name not in {"subject", "eta"}}
-    return {**plain, "subject": subject, "eta": eta(operation, steps, now)}
+    return {
+        **plain,
+        "subject": {"type": operation.subject_type, "id": operation.subject_id, "name": operation.subject_name},
+        "eta": eta(operation, steps, now),
+        "retryable": operation.retryable and operation.id not in overtaken,
+    }

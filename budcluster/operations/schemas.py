@@ -79,7 +79,9 @@ class OperationAnswer(Answer):
         description="Probable end, from earlier runs or the pace of this one; null if unknown."
     )
     cancelable: bool
-    retryable: bool
+    retryable: bool = Field(
+        description="Whether a retry would go on with it once it has failed: false when newer work was asked for since."
+    )
     error: OperationError | None
     result: dict[str, Any] | None = Field(
         description="What came out; after a failure, what was undone and what is left."

@@ -17,11 +17,13 @@ that ends (or reopens) the operation, however it ended, so that both change toge
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 import structlog
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import aliased
 
 from budcluster.kit.clock import Clock, SystemClock
 from budcluster.kit.database import ReadSession, WriteSession
@@ -109,7 +111,7 @@ class Operations:
         it is given back, and flags of the new payload that are true become true in its own. `payload` carries ids and
         small facts for the workflow, beside those of OperationPayload.
         """
-        claim = Claim.NONE
+        claim, created_at = Claim.NONE, self._clock.now()
         if exclusive:
             holders = await self._lock_subject(session, subject)
             same = next((held for held in holders if supersedes and held.kind == kind), None)
@@ -118,11 +120,12 @@ class Operations:
                 same.payload = {**same.payload, **raised}
                 return same
             claim = await self._claim(session, holders, subject, supersedes=supersedes)
+            created_at = await self._after_all(session, subject, created_at)
         operation = Operation(
             id=uuid4(), kind=kind, subject_type=subject.type, subject_id=subject.id, subject_name=subject.name,
             status=OperationStatus.PENDING, claim=claim, exclusive=exclusive, workflow=workflow.name, attempt=1,
             payload=dict(payload or {}), cancelable=cancelable, retryable=retryable, percent=0, actor=actor, sequence=0,
-            log_number=0, log_bytes=0, created_at=self._clock.now(),
+            log_number=0, log_bytes=0, created_at=created_at,
         )  # fmt: skip
         workflow.takes.model_validate(launch_payload(operation))
         session.add(operation)
@@ -244,6 +247,18 @@ class Operations:
             found[step.operation_id].append(step)
         return found
 
+    async def overtaken(self, session: ReadSession, ids: Sequence[UUID]) -> set[UUID]:
+        """Those of them that a retry refuses, because work that held their subject was asked for since."""
+        newer = aliased(Operation)
+        since = select(newer.id).where(
+            newer.subject_type == Operation.subject_type,
+            newer.subject_id == Operation.subject_id,
+            newer.exclusive,
+            newer.created_at > Operation.created_at,
+        )
+        found = select(Operation.id).where(Operation.id.in_(ids), Operation.exclusive, since.exists())
+        return set(await session.scalars(found))
+
     async def _lock_subject(self, session: WriteSession, subject: Subject) -> Sequence[Operation]:
         """One request at a time for a subject. Gives those that hold it or wait for it, holder first."""
         key = f"operations:{subject.type}:{subject.id}"
@@ -252,6 +267,14 @@ class Operations:
             Operation.subject_type == subject.type, Operation.subject_id == subject.id, Operation.claim != Claim.NONE
         )
         return (await session.scalars(found.order_by(Operation.claim))).all()
+
+    async def _after_all(self, session: WriteSession, subject: Subject, now: datetime) -> datetime:
+        """The time of a request for a locked subject: later than those before, which other clocks may have dated."""
+        found = select(func.max(Operation.created_at)).where(
+            Operation.subject_type == subject.type, Operation.subject_id == subject.id, Operation.exclusive
+        )
+        latest = await session.scalar(found)
+        return now if latest is None else max(now, latest + timedelta(microseconds=1))
 
     async def _newer(self, session: WriteSession, operation: Operation) -> Operation | None:
         found = select(Operation).where(

@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
 import socket
+import sys
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -15,10 +18,11 @@ from budcluster.api.models import Role
 from budcluster.api.tokens import create_token
 from budcluster.bootstrap import Service, token_digest
 from budcluster.cli.app import app as commands
-from budcluster.config import Settings
+from budcluster.config import PROJECT_ROOT, Settings
 from budcluster.kit.database import Database
 from budcluster.operations.causes import Cause
-from budcluster.operations.models import OperationStatus, StepStatus
+from budcluster.operations.models import OperationStatus, StepStatus, SubjectType
+from budcluster.operations.services import Subject
 from tests.cli.conftest import CommandLine
 from tests.operations.desk import Desk, eventually
 
@@ -161,9 +165,61 @@ async def test_watching_a_failure_says_cause_and_next_step_with_code_1(budcluste
     assert "Ask for quota." in shown.stdout
 
 
+async def test_one_that_was_cancelled_is_said_to_be_and_names_what_is_left(budcluster: CommandLine, desk: Desk) -> None:
+    operation = await desk.request()
+    await desk.cancel(operation.id)
+    await desk.finish(operation.id, OperationStatus.CANCELLED, result={"undone": [], "left": ["apply_terraform"]})
+    result = await budcluster("operations", "watch", str(operation.id))
+    assert result.exit_code == 1
+    assert result.stderr == "budcluster: provision_cluster was cancelled. Not undone: Create the cluster.\n"
+    assert "Create the cluster" in (await budcluster("operations", "show", str(operation.id))).stdout
+
+
+@pytest.mark.parametrize("is_interrupted", [True, False], ids=["Ctrl-C", "closed pipe"])
+async def test_who_stops_watching_is_told_that_the_work_goes_on(
+    service_url: str, desk: Desk, service: Service, is_interrupted: bool
+) -> None:
+    operation = await desk.request()
+    await desk.mark(operation.id, "apply_terraform", StepStatus.RUNNING)
+    reads, writes = os.pipe()
+    watching = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "budcluster", "operations", "watch", str(operation.id),
+        env={**os.environ, "BUDCLUSTER_URL": service_url}, cwd=PROJECT_ROOT,
+        stdout=writes, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    os.close(writes)
+    assert await asyncio.to_thread(os.read, reads, 1024) == b"RUNNING   Create the cluster\n"
+    if is_interrupted:
+        watching.send_signal(signal.SIGINT)
+        _, told = await watching.communicate()
+        os.close(reads)
+    else:
+        os.close(reads)
+        await desk.mark(operation.id, "apply_terraform", StepStatus.SUCCEEDED)
+        _, told = await watching.communicate()
+    said = told.decode()
+    assert (watching.returncode, said.count("\n")) == (130, 1), said
+    assert f"`budcluster operations watch {operation.id}` shows it" in said
+    assert (await desk.look(operation.id))[0].status is OperationStatus.PENDING
+
+
+async def test_work_on_one_cluster_is_listed_by_its_name_and_a_status_in_any_case(
+    budcluster: CommandLine, client: httpx.AsyncClient, desk: Desk
+) -> None:
+    made = (await client.post("/clusters", json=LAB)).json()
+    mine = await desk.request(Subject(SubjectType.CLUSTER, UUID(made["id"]), "lab"))
+    await desk.request()
+    for chosen in (("--cluster", "lab"), ("--cluster", "lab", "--status", "pending")):
+        assert [one["id"] for one in await budcluster.json("operations", "list", *chosen)] == [str(mine.id)]
+    both = await budcluster("operations", "list", "--cluster", "lab", "--deployment", "chat")
+    assert both.exit_code == 2
+
+
 async def test_an_operation_is_cancelled_and_retried(budcluster: CommandLine, desk: Desk) -> None:
     operation = await desk.request()
     assert (await budcluster.json("operations", "cancel", str(operation.id)))["status"] == "CANCELLING"
     await desk.finish(operation.id, OperationStatus.CANCELLED)
     assert (await budcluster.json("operations", "retry", str(operation.id)))["attempt"] == 2
     assert (await budcluster("operations", "retry", str(operation.id))).exit_code == 4
+    said = (await budcluster("operations", "cancel", str(operation.id))).stdout
+    assert f"`budcluster operations watch {operation.id}`" in said

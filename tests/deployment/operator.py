@@ -74,6 +74,12 @@ class Operator:
 
         return await asyncio.to_thread(self.server.call, look)
 
+    async def gate(self, model: str, *, gated: bool = True) -> None:
+        """Let the hub ask for access that no token has, or no longer."""
+        simulation = self.server.cluster.simulation
+        assert simulation is not None
+        await asyncio.to_thread(self.server.call, lambda: simulation.inject("gated_model", model=model, gated=gated))
+
     async def releases(self) -> list[tuple[str, str]]:
         """Number and status of every revision that Helm keeps of deployments on this cluster."""
 

@@ -50,6 +50,10 @@ async def test_a_cache_is_kept_when_asked_for_and_stuck_things_are_named_until_f
     assert failed["error"]["type"] == "things-left", failed
     assert "pods/bud-stuck" in failed["error"]["detail"]
     assert "force=true" in failed["error"]["next_step"]
+    shown = await operator.show(stuck)
+    assert (shown["status"], shown["servable"], shown["endpoints"]) == ("FAILED", False, [])
+    assert (shown["replicas"]["ready"], shown["error"]["type"]) == (0, "/problems/things-left")
+    assert (shown["error"]["detail"], shown["error"]["operation_id"]) == (failed["error"]["detail"], failed["id"])
 
     plain = (await operator.user.client.delete(f"/deployments/{stuck}")).json()["operation_id"]
     forced = (await operator.user.client.delete(f"/deployments/{stuck}?force=true")).json()["operation_id"]

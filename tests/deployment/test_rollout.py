@@ -55,6 +55,7 @@ def test_only_pods_of_the_present_template_count(
         ({"lastTimestamp": None, "series": {"lastObservedTime": "2026-11-24T10:00:01.5Z"}}, True),
         ({"eventTime": "2026-11-24T09:00:00.5Z"}, False),
         ({"metadata": {"creationTimestamp": "2026-11-24T09:00:00Z"}}, False),
+        ({"lastTimestamp": "2026-11-24T09:00:00"}, True),
         ({}, True),
     ],
 )

@@ -119,6 +119,7 @@ async def test_a_dry_run_shows_fit_values_and_manifests_and_leaves_nothing(
     assert {"Deployment", "Service", "PodDisruptionBudget"} <= set(kinds)
     (container,) = kinds["Deployment"]["spec"]["template"]["spec"]["containers"]
     named = {one["name"]: one["valueFrom"]["secretKeyRef"] for one in container["env"] if "valueFrom" in one}
+    assert container["image"] == shown["image"]
     assert {name: key["key"] for name, key in named.items()} == {"HF_TOKEN": "HF_TOKEN", "HUB_TOKEN": "HUB_TOKEN"}
     assert {key["name"] for key in named.values()} == {f"{kinds['Deployment']['metadata']['name']}-env"}
     assert TOKEN["secret"]["token"] not in reply.text

@@ -1,4 +1,4 @@
-"""Secrets of deployments: they reach the pods by reference, go with the deployment, and are found nowhere else."""
+"""Secrets of deployments: they reach the pods by reference, follow the revision that serves, and are nowhere else."""
 
 import asyncio
 import base64
@@ -7,12 +7,15 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from budcluster.bootstrap import make_service
 from budcluster.config import Settings
+from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer
+from tests.deployment.live import until
 from tests.deployment.operator import Operator
 from tests.fixtures.app import client_of, running
 from tests.fixtures.canary import World, found_nowhere
@@ -20,7 +23,7 @@ from tests.fixtures.cluster import Onboarder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-NAMESPACE = "budcluster-models"
+NAMESPACE, MODEL = "budcluster-models", "Qwen/Qwen3-0.6B"
 
 
 @pytest.fixture
@@ -105,3 +108,79 @@ async def test_secrets_reach_the_pods_by_reference_and_go_with_the_deployment(
     assert (await operator.done("DELETE", f"/deployments/{chat}"))["status"] == "SUCCEEDED"
     assert [one for one in await _objects(gpu_cluster, "Secret") if "bud-chat" in one["metadata"]["name"]] == []
     assert (await world.client.delete(f"/credentials/{planted['AWS'][0]}")).status_code == 204
+
+
+class Keeper(Operator):
+    """Somebody who changes which credentials a deployment uses."""
+
+    async def credentials(self, token: str, password: str) -> dict[str, str]:
+        """What a deployment names to use new ones with these secrets."""
+        login = {"server": "ghcr.io", "username": "robot", "password": password}
+        hub = await self._made("HUGGING_FACE", {"token": token})
+        return {"hugging_face_credential_id": hub, "registry_credential_id": await self._made("REGISTRY", login)}
+
+    async def in_cluster(self) -> list[str]:
+        """The token and the password that the pods would read now, as far as they are there."""
+        found: dict[str, str] = {}
+        for secret in await _objects(self.server, "Secret"):
+            if secret["metadata"]["name"].startswith("bud-chat"):
+                found |= _opened(secret)
+        logins = json.loads(found.pop(".dockerconfigjson", "{}")).get("auths", {}).values()
+        return [*found.values(), *(login["password"] for login in logins)]
+
+    async def _made(self, purpose: str, secret: dict[str, str]) -> str:
+        body = {"purpose": purpose, "name": f"one-{uuid4().hex[:8]}", "secret": secret}
+        answer = await self.user.client.post("/credentials", json=body)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+
+async def test_secrets_and_context_are_those_of_the_revision_that_serves(
+    onboarder: Onboarder, gpu_cluster: KubernetesServer
+) -> None:
+    keeper = Keeper(onboarder, gpu_cluster, await onboarder.onboarded(gpu_cluster, gpu_sharing="none"))
+    old, new = [[f"hf_{uuid4().hex}", f"password-{uuid4().hex}"] for _ in range(2)]
+    of_old, of_new = await keeper.credentials(*old), await keeper.credentials(*new)
+    chat = await keeper.deployed("chat", max_model_len=4096, **of_old)
+    path = f"/deployments/{chat}"
+    assert await keeper.in_cluster() == old
+
+    async def shown() -> list[Any]:
+        whole = await keeper.show(chat)
+        return [whole[name] for name in ("config", "max_model_len", "endpoints", "status", "servable", "replicas")]
+
+    before = await shown()
+    change = {"max_model_len": 2048, "ingress_host": "chat.example.org", **of_new}
+
+    # Cut off between the two secrets: the one that was replaced is put back, the release was never touched.
+    slow = Fault("latency", verbs=("patch",), resources=("secrets",), seconds=1.5)
+    with gpu_cluster.fault(slow):
+        begun = (await onboarder.client.patch(path, json={"config": change})).json()
+        assert begun["max_model_len"] == 2048
+        await until(keeper.in_cluster, lambda found: found == [new[0], old[1]])
+        await onboarder.client.post(f"/operations/{begun['operation_id']}/cancel")
+        ended = await onboarder.ended(begun["operation_id"])
+    assert (ended["status"], ended["result"]["undone"]) == ("CANCELLED", ["write_secrets"])
+    assert (await keeper.in_cluster(), await shown()) == (old, before)
+
+    # What does not start is taken back with its secrets, also by one that would have used none.
+    nothing = dict.fromkeys(of_old)
+    await keeper.gate(MODEL)
+    for config in (change, {**change, **nothing}):
+        failed = await keeper.done("PATCH", path, {"config": config})
+        assert (failed["status"], failed["result"]["left"]) == ("FAILED", []), failed
+        assert await keeper.in_cluster() == old
+        await until(shown, lambda now: now == before)
+    await keeper.gate(MODEL, gated=False)
+
+    assert (await keeper.done("PATCH", path, {"config": {**change, **nothing}}))["status"] == "SUCCEEDED"
+    whole = await keeper.show(chat)
+    assert (whole["max_model_len"], [one["kind"] for one in whole["endpoints"]]) == (2048, ["cluster", "ingress"])
+    assert await keeper.in_cluster() == []
+
+    assert (await keeper.done("POST", f"{path}/rollback", {}))["status"] == "SUCCEEDED"
+    assert (await keeper.in_cluster(), await shown()) == (old, before)
+
+    for method, where, body in (("POST", f"{path}/scale", {"replicas": 0}), ("PATCH", path, {"config": nothing})):
+        assert (await keeper.done(method, where, body))["status"] == "SUCCEEDED"
+    assert ((await keeper.show(chat))["status"], await keeper.in_cluster()) == ("PARKED", [])

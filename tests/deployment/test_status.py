@@ -57,6 +57,8 @@ LOOPING = pod(ready=False, waiting="CrashLoopBackOff")
         (Known(S.PARKED, 0), Seen(None), S.FAILED, 0, "release-missing", False),
         (Known(S.FAILED, 1), Seen(None), S.FAILED, 0, "release-missing", False),
         (Known(S.FAILED, 1, failed_by_operation=True), Seen(None), None, 0, None, False),
+        (Known(S.FAILED, 1, half_removed=True), Seen(workload(), [pod()]), None, 1, None, False),
+        (Known(S.FAILED, 1, failed_by_operation=True, half_removed=True), Seen(None), None, 0, None, False),
         (Known(S.UPDATING, 1, held=True), Seen(workload(2), [pod()]), None, 1, None, False),
         (Known(S.RUNNING, 1, held=True), Seen(None), None, 0, None, False),
         (Known(S.DEPLOYING, 1, held=True), Seen(workload(), [LOOPING], [CRASH]), None, 0, "crash", False),
@@ -70,7 +72,7 @@ def test_what_the_cluster_shows_becomes_what_is_true(
     observed = observe(known, seen)
     found = observed.finding.type if observed.finding else None
     assert (observed.status, observed.ready, found, observed.urgent) == (status, ready, kind, urgent)
-    assert observed.servable is (ready > 0)
+    assert observed.servable is (ready > 0 and not known.half_removed)
 
 
 def test_a_quota_that_forbids_pods_is_found_without_a_pod() -> None:

@@ -39,7 +39,7 @@ async def test_a_delete_ends_a_change_without_bringing_back_what_ran(operator: O
 
 
 async def test_a_retry_asks_for_room_again_and_only_the_newest_is_retried(operator: Operator) -> None:
-    await _gate(operator, LARGER)
+    await operator.gate(LARGER)
     begun = await operator.begin("first", model=LARGER, tensor_parallel_size=8)
     client, retry = operator.user.client, f"/operations/{begun['operation_id']}/retry"
     assert (await operator.user.ended(begun["operation_id"]))["error"]["type"] == "runtime-failed"
@@ -49,7 +49,7 @@ async def test_a_retry_asks_for_room_again_and_only_the_newest_is_retried(operat
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/no-capacity"), refused.text
 
     assert (await operator.done("DELETE", f"/deployments/{other['id']}"))["status"] == "SUCCEEDED"
-    await _gate(operator, LARGER, gated=False)
+    await operator.gate(LARGER, gated=False)
 
     async def retried() -> int:
         return (await client.post(retry)).status_code
@@ -80,20 +80,14 @@ async def test_a_change_cures_a_crash_loop_and_is_taken_back_when_it_answers_no_
 
     await _crash_for_ever(operator, USUAL)
     await until(lambda: operator.show(chat), lambda shown: (shown["diagnosis"] or {}).get("type") == "model-gated")
-    await _gate(operator, USUAL, gated=False)
+    await operator.gate(USUAL, gated=False)
     cured = await operator.done("PATCH", path, {"config": {"max_num_seqs": 32}})
     assert cured["status"] == "SUCCEEDED", cured
 
 
-async def _gate(operator: Operator, model: str, *, gated: bool = True) -> None:
-    """Let the hub ask for access that no token has, or no longer."""
-    simulation = operator.server.cluster.simulation
-    await asyncio.to_thread(operator.server.call, lambda: simulation.inject("gated_model", model=model, gated=gated))
-
-
 async def _crash_for_ever(operator: Operator, model: str) -> None:
     """Let every copy end, and not start again."""
-    await _gate(operator, model)
+    await operator.gate(model)
     cluster = operator.server.cluster
 
     def crash() -> None:

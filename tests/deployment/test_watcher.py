@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from budcluster.deployment.attempts import Attempts
 from budcluster.deployment.cluster_eye import telling_of
@@ -106,6 +106,18 @@ async def test_an_operation_keeps_the_status_and_the_rest_is_told(live: Live) ->
     async with watching(live):
         row = await until(row_of(live, deployment_id), lambda row: row.servable)
     assert (row.status, row.replicas_ready) == (S.DEPLOYING, 1)
+
+
+async def test_what_a_deletion_took_in_part_does_not_heal_by_itself(live: Live) -> None:
+    half, whole = [await placed(live, QUIET, status=S.FAILED) for _ in range(2)]
+    error = {"operation_id": str(uuid4()), "kind": "delete_deployment", "detail": "It could not be uninstalled."}
+    async with live.database.writing() as session:
+        await session.execute(update(Deployment).where(Deployment.id == half).values(error=error))
+    async with watching(live):
+        await until(row_of(live, half), lambda row: row.replicas_ready == 1)
+        await until(row_of(live, whole), lambda row: row.status is S.RUNNING)
+        row = await live.row(half)
+    assert (row.status, row.servable, row.endpoints, row.error) == (S.FAILED, False, [], error)
 
 
 async def test_an_outage_of_the_api_is_survived(live: Live) -> None:

@@ -76,6 +76,23 @@ async def test_cancel_and_retry_over_http(client: httpx.AsyncClient, desk: Desk)
     assert (late.status_code, late.json()["type"]) == (409, "/problems/operation-not-cancelable")
 
 
+async def test_only_what_a_retry_would_go_on_with_is_called_retryable(client: httpx.AsyncClient, desk: Desk) -> None:
+    ours = cluster()
+    old = await desk.request(ours)
+    await desk.finish(old.id, OperationStatus.FAILED, error=FAILURE)
+    beside = await desk.request(ours, kind="detect_hardware", exclusive=False)
+    assert (await client.get(f"/operations/{old.id}")).json()["retryable"]
+    new = await desk.request(ours)
+    await desk.request(cluster())
+
+    listed = (await client.get(f"/operations?subject_id={ours.id}")).json()["items"]
+    assert {item["id"]: item["retryable"] for item in listed} == {
+        str(old.id): False, str(beside.id): True, str(new.id): True
+    }  # fmt: skip
+    assert not (await client.get(f"/operations/{old.id}")).json()["retryable"]
+    assert (await client.post(f"/operations/{new.id}/cancel")).json()["retryable"]
+
+
 async def test_log_lines_page_and_filter_by_step(client: httpx.AsyncClient, desk: Desk) -> None:
     operation = await desk.request()
     journal = desk.journals.of(payload_of(operation))

@@ -1,15 +1,18 @@
 """Requesting, cancelling and retrying long work; one at a time for a subject."""
 
 import asyncio
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import select
 
+from budcluster.kit.clock import SystemClock
 from budcluster.kit.database import Database, WriteSession
 from budcluster.kit.errors import Conflict
 from budcluster.operations.causes import Cause
 from budcluster.operations.errors import OperationBusy, OperationNotCancelable, OperationNotRetryable
 from budcluster.operations.models import Claim, Operation, OperationEvent, OperationStatus, StepStatus
+from budcluster.operations.services import Operations
 from tests.operations.desk import STEPS, DemoWorkflow, Desk, cluster
 
 
@@ -158,6 +161,24 @@ async def test_retry_is_refused_when_a_newer_operation_was_at_work_on_the_subjec
     await desk.finish(old.id, OperationStatus.FAILED, error=FAILURE)
     new = await desk.request(subject)
     await desk.finish(new.id, OperationStatus.FAILED, error=FAILURE)
+    with pytest.raises(OperationNotRetryable, match=str(new.id)):
+        await desk.retry(old.id)
+    assert (await desk.retry(new.id)).status is OperationStatus.PENDING
+
+
+class ClockBehind(SystemClock):
+    """Of a replica whose machine is some minutes late."""
+
+    def now(self) -> datetime:
+        return super().now() - timedelta(minutes=5)
+
+
+async def test_what_was_asked_for_later_is_newer_whatever_the_clocks_of_the_replicas_say(desk: Desk) -> None:
+    subject, late = cluster(), Desk(desk.database, Operations(ClockBehind()), desk.journals)
+    old = await desk.request(subject)
+    await desk.finish(old.id, OperationStatus.FAILED, error=FAILURE)
+    new = await late.request(subject)
+    await late.finish(new.id, OperationStatus.FAILED, error=FAILURE)
     with pytest.raises(OperationNotRetryable, match=str(new.id)):
         await desk.retry(old.id)
     assert (await desk.retry(new.id)).status is OperationStatus.PENDING

@@ -10,7 +10,8 @@ from budcluster.kube.diagnosis.containers import explain_exit, explain_waiting
 from budcluster.kube.diagnosis.events import explain_events, pulls_again
 from budcluster.kube.diagnosis.finding import Finding, Weight
 from budcluster.kube.diagnosis.logs import explain_log, explain_silence
-from budcluster.kube.diagnosis.pods import explain_deletion, explain_status, moment
+from budcluster.kube.diagnosis.pods import explain_deletion, explain_status
+from budcluster.kube.times import moment
 
 _REDACTOR: Final = Redactor()
 _MAX_LINES: Final = 12

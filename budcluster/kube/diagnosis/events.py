@@ -12,10 +12,11 @@ from typing import Any, Final
 from budcluster.kube.diagnosis.containers import explain_runtime
 from budcluster.kube.diagnosis.finding import Finding, Weight
 from budcluster.kube.diagnosis.images import explain_image, explain_pull
-from budcluster.kube.diagnosis.pods import lost_with_node, moment
+from budcluster.kube.diagnosis.pods import lost_with_node
 from budcluster.kube.diagnosis.scheduling import WAITS_FOR_VOLUME
 from budcluster.kube.diagnosis.scheduling import explain as explain_scheduling
 from budcluster.kube.diagnosis.volumes import explain_claim, explain_mount
+from budcluster.kube.times import last_seen, moment
 
 Json = Mapping[str, Any]
 
@@ -28,7 +29,7 @@ _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 def explain_events(pod: Json, events: Sequence[Json]) -> Iterator[Finding]:
     """The causes that the events of a pod which is not ready name, those of the latest event first."""
-    latest = sorted(events, key=lambda event: _time_of(event) or _LONG_AGO, reverse=True)
+    latest = sorted(events, key=lambda event: last_seen(event) or _LONG_AGO, reverse=True)
     if not _is_placed(pod):
         yield from _before_placement(pod, latest)
     for event in latest:
@@ -44,9 +45,9 @@ def pulls_again(events: Sequence[Json], container: str) -> bool:
     """Whether a container's image is being pulled after that failed: its status goes on to tell of the failure."""
     its = [event for event in events if _container_of(event) in {None, container}]
     pulls = [event for event in its if event.get("reason") == "Failed" and _pull(_said(event)[1])]
-    failed = [at for event in pulls if (at := _time_of(event))]
+    failed = [at for event in pulls if (at := last_seen(event))]
     return bool(failed) and any(
-        at > max(failed) for event in its if event.get("reason") == "Pulling" and (at := _time_of(event))
+        at > max(failed) for event in its if event.get("reason") == "Pulling" and (at := last_seen(event))
     )
 
 
@@ -83,15 +84,15 @@ def _keeps_from_starting(event: Json, containers: Sequence[Json]) -> bool:
     if any("running" in (container.get("state") or {}) for container in containers):
         return False
     ends = [end for run in runs if (end := moment(run.get("finishedAt")))]
-    at = _time_of(event)
+    at = last_seen(event)
     return not runs or (at is not None and bool(ends) and at > max(ends))
 
 
 def _is_overcome(event: Json, latest: Iterable[Json]) -> bool:
     """Whether the kubelet pulls the image since, for which it needs the sandbox and the volumes."""
-    at, of = _time_of(event), _container_of(event)
+    at, of = last_seen(event), _container_of(event)
     further = [one for one in latest if one.get("reason") in _FURTHER and of in {None, _container_of(one)}]
-    return at is not None and any(since > at for one in further if (since := _time_of(one)))
+    return at is not None and any(since > at for one in further if (since := last_seen(one)))
 
 
 def _tells_of_this_run(event: Json, containers: Sequence[Json]) -> bool:
@@ -106,7 +107,7 @@ def _tells_of_the_last_end(event: Json, containers: Sequence[Json]) -> bool:
 
 
 def _is_since(event: Json, runs: Iterable[Json]) -> bool:
-    at, starts = _time_of(event), [start for run in runs if (start := moment(run.get("startedAt")))]
+    at, starts = last_seen(event), [start for run in runs if (start := moment(run.get("startedAt")))]
     return at is None or not starts or at >= max(starts)
 
 
@@ -128,12 +129,6 @@ def _concerned(pod: Json, event: Json) -> list[Json]:
 def _container_of(event: Json) -> str | None:
     found = _FIELD.fullmatch(str((event.get("involvedObject") or event.get("regarding") or {}).get("fieldPath", "")))
     return found[1] if found else None
-
-
-def _time_of(event: Json) -> datetime | None:
-    series = event.get("series") or {}
-    stamps = (event.get("lastTimestamp"), series.get("lastObservedTime"), event.get("eventTime"))
-    return max((at for stamp in stamps if (at := moment(stamp))), default=None)
 
 
 def _is_placed(pod: Json) -> bool:

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from budcluster.kube.diagnosis.finding import Finding, Weight
+from budcluster.kube.times import moment
 
 _LONGEST: Final = 500
 _STUCK_AFTER: Final = timedelta(seconds=60)
@@ -54,12 +55,3 @@ def lost_with_node(message: str) -> Finding:
         "Look at the node's health; its pods are made again elsewhere after about five minutes, where there is room.",
         Weight.CAUSE, lines=(message,),
     )  # fmt: skip
-
-
-def moment(stamp: object) -> datetime | None:
-    """A time as Kubernetes writes it; None for anything else."""
-    try:
-        found = datetime.fromisoformat(str(stamp))
-    except ValueError:
-        return None
-    return found if found.tzinfo else None

@@ -1,0 +1,83 @@
+"""What a row says of its deployment once long work on it has ended badly."""
+
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from budcluster.bootstrap import Service
+from budcluster.deployment.records import Records
+from budcluster.kit.clock import SystemClock
+from budcluster.kit.database import Database
+from budcluster.operations.causes import Cause
+from budcluster.operations.models import OperationStatus
+from tests.deployment.lot import Lot
+from tests.hardware import nodes
+from tests.operations.desk import Desk
+
+ELSEWHERE = [{"kind": "ingress", "url": "https://new.example.org/v1"}]
+AWAY = Cause(type="unreachable", detail="Nobody answered.", next_step="Retry it.", step="remove_release")
+Json = dict[str, Any]
+
+
+class Outcomes(Lot):
+    """Somebody whose long work ends as it is told to."""
+
+    def __init__(self, client: httpx.AsyncClient, database: Database, service: Service) -> None:
+        super().__init__(client, database)
+        self.desk = Desk(database, service.long_work.operations, service.long_work.journals)
+
+    async def answered(self, deployment_id: str) -> None:
+        """What the last step notes once a prompt was answered; the operation may yet be cut off there."""
+        records = Records(self.database, SystemClock())
+        await records.saw(UUID(deployment_id), ready=1)
+        await records.reached(UUID(deployment_id), ELSEWHERE)
+
+    async def ended(self, begun: Json, status: OperationStatus) -> Json:
+        """The deployment after its operation has ended so."""
+        error = AWAY if status is OperationStatus.FAILED else None
+        await self.desk.finish(UUID(begun["operation_id"]), status, error=error)
+        return dict((await self.client.get(f"/deployments/{begun['id']}")).json())
+
+
+@pytest.fixture
+async def lot(client: httpx.AsyncClient, database: Database, service: Service) -> Outcomes:
+    lot = Outcomes(client, database, service)
+    await lot.prepare([nodes.a100x8()])
+    return lot
+
+
+@pytest.mark.parametrize("status", [OperationStatus.FAILED, OperationStatus.CANCELLED])
+async def test_a_first_start_that_ends_badly_promises_no_endpoint(lot: Outcomes, status: OperationStatus) -> None:
+    begun = (await lot.create()).json()
+    await lot.answered(begun["id"])
+    shown = await lot.ended(begun, status)
+    assert (shown["status"], shown["servable"], shown["replicas"]["ready"]) == ("FAILED", False, 0)
+    assert (shown["endpoints"], shown["error"]["operation_id"]) == ([], begun["operation_id"])
+    is_failed = status is OperationStatus.FAILED
+    assert shown["error"]["detail"] == (AWAY.detail if is_failed else "The operation was cancelled.")
+
+
+async def test_a_change_that_ends_badly_leaves_what_its_forerunner_had(lot: Outcomes) -> None:
+    path = await lot.served(max_model_len=4096, replicas=2)
+    before = (await lot.client.get(path)).json()
+    begun = (await lot.ask("PATCH", path, config={"max_model_len": 2048, "ingress_host": "new.example.org"})).json()
+    assert (begun["max_model_len"], begun["revision"]) == (2048, 2)
+    await lot.answered(begun["id"])
+    shown = await lot.ended(begun, OperationStatus.CANCELLED)
+    for same in ("config", "max_model_len", "revision", "served_model"):
+        assert shown[same] == before[same]
+    assert (shown["status"], shown["replicas"]["desired"]) == ("RUNNING", 2)
+    assert [one["kind"] for one in shown["endpoints"]] == ["cluster"]
+
+
+async def test_a_deletion_that_fails_promises_nothing_until_the_deployment_is_asked_for_again(lot: Outcomes) -> None:
+    path = await lot.served()
+    begun = (await lot.ask("DELETE", path)).json()
+    await lot.answered(begun["id"])
+    shown = await lot.ended(begun, OperationStatus.FAILED)
+    assert (shown["status"], shown["servable"], shown["endpoints"]) == ("FAILED", False, [])
+    assert (shown["error"]["detail"], shown["error"]["next_step"]) == (AWAY.detail, AWAY.next_step)
+    again = await lot.client.patch(path, json={"config": {}})
+    assert (again.status_code, again.json()["status"], again.json()["revision"]) == (202, "UPDATING", 2)
