@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sandbox.kubernetes import defaults, events, patch
+from sandbox.kubernetes.admission import PodAdmission, check_labels
 from sandbox.kubernetes.apply import Manager, apply, note_update
 from sandbox.kubernetes.crds import schema_of
 from sandbox.kubernetes.documents import Documents, Page, page_after
@@ -43,11 +44,14 @@ _SELECTABLE = {
 class Crud:
     """Answers requests on stored objects; authorisation has happened before."""
 
-    def __init__(self, store: Store, documents: Documents, watches: Watches, rbac: Rbac) -> None:
+    def __init__(
+        self, store: Store, documents: Documents, watches: Watches, rbac: Rbac, admission: PodAdmission
+    ) -> None:
         self._store = store
         self._documents = documents
         self._watches = watches
         self._rbac = rbac
+        self._admission = admission
 
     async def handle(self, request: Request, target: Target) -> Response:
         """Dispatch on the verb; `status`, `finalize` and `approval` are writes to a part of the object."""
@@ -99,6 +103,7 @@ class Crud:
             complete = copy_of(obj)
             defaults.complete(target.kind, complete)
             obj = self._noted(None, complete, request, target)
+        self._admit(request, target, obj, is_new=True)
         made = self._store.create(obj, dry_run=request.is_dry_run)
         return json_response(self._documents.one(made, target, request), status=201)
 
@@ -139,6 +144,7 @@ class Crud:
             new = self._noted(old, {**new, "metadata": kept}, request, target)
         elif new["metadata"]["managedFields"] == [{}]:
             new["metadata"]["managedFields"] = []
+        self._admit(request, target, new)
         subresource = "status" if target.subresource == "status" else None
         written = self._store.replace(new, subresource=subresource, dry_run=request.is_dry_run)
         return json_response(self._documents.one(written, target, request))
@@ -160,6 +166,7 @@ class Crud:
         manager = Manager(request.query["fieldManager"], "Apply", target.api_version, _part(target))
         force, now = request.flag("force"), self._store.clock.now()
         merged = apply(live, applied, manager, _shape(target), force=force, now=now)
+        self._admit(request, target, merged, is_new=live is None)
         if live is None:
             if target.subresource:
                 raise NotFound(target.kind.plural, target.kind.group, target.name)
@@ -245,6 +252,16 @@ class Crud:
     def _check_grant(self, request: Request, target: Target, obj: Obj) -> None:
         if target.group == _RBAC:
             self._rbac.check_escalation(request.user, target.kind.kind, obj)
+
+    def _admit(self, request: Request, target: Target, obj: Obj, *, is_new: bool = False) -> None:
+        """Raises Forbidden or Invalid for what pod security does not allow; notes what it warns of."""
+        if target.subresource:
+            return
+        if target.kind.key == "Namespace":
+            check_labels(obj)
+        if target.kind.key == "Pod" and is_new:
+            self._admission.check_pod(obj)
+        request.warnings += self._admission.warnings(target.kind, obj)
 
 
 def _patcher(kind: str, target: Target, body: Any) -> Callable[[Obj], Obj]:
