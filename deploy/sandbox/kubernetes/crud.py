@@ -7,6 +7,7 @@ from sandbox.kubernetes import defaults, events, patch
 from sandbox.kubernetes.admission import PodAdmission, check_labels
 from sandbox.kubernetes.apply import Manager, apply, note_update
 from sandbox.kubernetes.crds import schema_of
+from sandbox.kubernetes.decoding import APPLY, decode_body
 from sandbox.kubernetes.documents import Documents, Page, page_after
 from sandbox.kubernetes.errors import BadRequest, Cause, Conflict, Invalid, NotFound, UnsupportedMediaType
 from sandbox.kubernetes.fieldsets import Shape
@@ -21,7 +22,6 @@ from sandbox.kubernetes.watch import Watches
 Obj = dict[str, Any]
 
 _RBAC = "rbac.authorization.k8s.io"
-_APPLY = "application/apply-patch+yaml"
 _PATCH_TYPES = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
 _STRATEGIC = "application/strategic-merge-patch+json"
 _SELECTABLE = {
@@ -97,7 +97,7 @@ class Crud:
     # -- writing ---------------------------------------------------------------------------------------------------
 
     async def _create(self, request: Request, target: Target) -> Response:
-        obj = self._incoming(await request.object(), target)
+        obj = self._incoming(await request.object(), request, target)
         self._check_grant(request, target, obj)
         if "managedFields" not in obj["metadata"]:
             complete = copy_of(obj)
@@ -108,7 +108,7 @@ class Crud:
         return json_response(self._documents.one(made, target, request), status=201)
 
     async def _update(self, request: Request, target: Target) -> Response:
-        obj = self._incoming(await request.object(), target)
+        obj = self._incoming(await request.object(), request, target)
         old = self._store.find(target.kind, _home(target), target.name)
         if old is None:
             raise NotFound(target.kind.plural, target.kind.group, target.name)
@@ -123,12 +123,12 @@ class Crud:
     async def _patch(self, request: Request, target: Target) -> Response:
         kind = request.content_type
         body = await request.document()
-        if kind == _APPLY:
+        if kind == APPLY:
             return self._apply(request, target, body)
         change = _patcher(kind, target, body)
         old = self._store.get(target.kind, _home(target), target.name)
         shown = self._documents.converted(old, target) if target.group == EVENTS_GROUP else old
-        patched = self._incoming(change(shown), target)
+        patched = self._incoming(change(shown), request, target)
         if patched["metadata"].get("resourceVersion") == old["metadata"]["resourceVersion"]:
             patched["metadata"] = {k: v for k, v in patched["metadata"].items() if k != "resourceVersion"}
         self._check_grant(request, target, patched)
@@ -150,7 +150,7 @@ class Crud:
         return json_response(self._documents.one(written, target, request))
 
     def _apply(self, request: Request, target: Target, body: Any) -> Response:
-        applied = self._incoming(body, target) if isinstance(body, dict) else {}
+        applied = self._incoming(body, request, target) if isinstance(body, dict) else {}
         if not applied:
             raise BadRequest("the body of an apply request must be an object")
         if not request.query.get("fieldManager"):
@@ -219,8 +219,11 @@ class Crud:
 
     # -- helpers ---------------------------------------------------------------------------------------------------
 
-    def _incoming(self, obj: Obj, target: Target) -> Obj:
-        """A body as it will be stored: kind, name and namespace agree with the URL. Raises BadRequest."""
+    def _incoming(self, obj: Obj, request: Request, target: Target) -> Obj:
+        """A body as it will be stored: kind, name and namespace agree with the URL, and its fields are known.
+
+        Raises what decoding.decode_body does, and BadRequest.
+        """
         obj = dict(obj)
         kind = target.kind
         if obj.setdefault("kind", kind.kind) != kind.kind:
@@ -234,6 +237,7 @@ class Crud:
             raise BadRequest(
                 f"the API version in the data ({given}) does not match the expected API version ({target.api_version})"
             )
+        obj = decode_body(obj, request, target)
         if target.group == EVENTS_GROUP:
             obj = events.to_core_v1(obj)
         meta = obj["metadata"] = dict(obj.get("metadata") or {})
