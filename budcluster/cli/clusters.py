@@ -196,7 +196,7 @@ def _facts(cluster: dict[str, Any]) -> list[tuple[str, object]]:
         ("Region", cluster["region"]),
         ("Status", cluster["status"]),
         ("Error", error.get("detail")),
-        ("To do", error.get("next_step")),
+        ("Next", error.get("next_step")),
         ("Health", cluster["health"]),
         ("Because", " ".join(reason["detail"] for reason in cluster["health_reasons"])),
         ("Server", cluster["server"]),

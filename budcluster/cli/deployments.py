@@ -154,7 +154,7 @@ def _facts(deployment: dict[str, Any]) -> list[tuple[str, object]]:
         ("Cause", cause),
         ("Says", " | ".join(diagnosis.get("lines", ()))),
         ("Last failure", failure if failure != cause else None),
-        ("To do", diagnosis.get("fix") or error.get("next_step")),
+        ("Next", diagnosis.get("fix") or error.get("next_step")),
         ("Operation", error.get("operation_id")),
         ("Endpoints", ", ".join(endpoint["url"] for endpoint in deployment["endpoints"])),
         ("Replicas", f"{replicas['ready']} of {replicas['desired']} ready"),

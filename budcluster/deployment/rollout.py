@@ -45,6 +45,7 @@ STUBBORN: Final = frozenset(
         "image-not-found",
         "image-platform",
         "image-signature",
+        "policy",
         "registry-certificate",
         "registry-denied",
         "runtime-class-missing",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sandbox import hub
 from sandbox.kubernetes.cluster import Options
+from sandbox.kubernetes.pod_security import LEVELS, PRIVILEGED
 from sandbox.kubernetes.server import KubernetesServer
 from sandbox.kubernetes.simulation.profiles import PROFILES, UnknownProfile, parse_nodes
 
@@ -20,7 +21,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Start a simulated Kubernetes cluster and serve it until interrupted."""
     given = _parser().parse_args(arguments)
     factor, seed = given.clock_factor, given.seed
-    options = Options(nodes=given.nodes, version=given.version, clock_factor=factor, seed=seed)
+    level = given.pod_security
+    options = Options(
+        nodes=given.nodes, version=given.version, clock_factor=factor, seed=seed, pod_security=level
+    )  # fmt: skip
     try:
         parse_nodes(given.nodes)
         server = KubernetesServer(options, port=given.port)
@@ -61,6 +65,12 @@ def _parser() -> argparse.ArgumentParser:
         help="how many times faster than the wall clock time runs (default: 1)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
+    parser.add_argument(
+        "--pod-security",
+        choices=LEVELS,
+        default=PRIVILEGED,
+        help=f"the Pod Security Standard of namespaces without a label (default: {PRIVILEGED})",
+    )
     return parser
 
 

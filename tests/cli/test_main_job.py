@@ -124,7 +124,7 @@ async def test_the_main_job_is_done_from_the_command_line(
     failed = await budcluster("deploy", GATED, "--cluster", "lab", "--name", "gated", "--set", "startup_timeout_s=600")
     assert failed.exit_code == 1
     assert "The model is gated" in failed.stderr
-    assert re.search("^To do +.*credential", ok(await budcluster("deployments", "show", "gated")), re.MULTILINE)
+    assert re.search("^Next +.*credential", ok(await budcluster("deployments", "show", "gated")), re.MULTILINE)
     assert re.search("^prometheus +ours +READY", ok(await budcluster("clusters", "addons", "lab")), re.MULTILINE)
 
     ok(await budcluster("deployments", "delete", "gated"))

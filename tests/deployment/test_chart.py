@@ -24,8 +24,21 @@ from budcluster.deployment.values import (
     without_surge,
 )
 from devstack.tools import ensure_tools, tool_environment
+from sandbox.kubernetes.pod_security import BASELINE, LEVELS, PRIVILEGED, RESTRICTED, violations
 
 CHART = Path(budcluster.__file__).parent / "deployment" / "chart"
+TAKEN_BY = {
+    (RuntimeType.VLLM, Hardware.NVIDIA): RESTRICTED,
+    # Binding memory to NUMA nodes, and ROCm's tracing of itself, need system calls that only the lowest level allows.
+    (RuntimeType.VLLM, Hardware.CPU): PRIVILEGED,
+    (RuntimeType.VLLM, Hardware.AMD): PRIVILEGED,
+    (RuntimeType.SGLANG, Hardware.AMD): PRIVILEGED,
+    # These images run as root.
+    (RuntimeType.SGLANG, Hardware.NVIDIA): BASELINE,
+    (RuntimeType.SGLANG, Hardware.CPU): BASELINE,
+    (RuntimeType.TENSORRT_LLM, Hardware.NVIDIA): BASELINE,
+}
+"""The strictest Pod Security Standard that takes the pods."""
 COMBINATIONS = [
     (runtime, hardware)
     for runtime, known in RUNTIMES.items()
@@ -90,6 +103,8 @@ def test_every_runtime_renders_for_every_hardware_it_runs_on(
     assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
     assert container["resources"]["limits"] == ({} if hardware is Hardware.CPU else {_resource(hardware): 1})
     assert all(taint["operator"] == "Exists" for taint in pod.get("tolerations", []))
+    levels = [level for level in LEVELS if not list(violations(pod, level))]
+    assert levels[-1] == TAKEN_BY[runtime, hardware]
 
 
 def _resource(hardware: Hardware) -> str:
@@ -227,6 +242,7 @@ def test_a_folder_of_the_node_is_given_to_the_user_who_writes_there(helm_environ
     assert (owner["command"], owner["image"]) == (["chown", "2000:0", "/cache"], pod["containers"][0]["image"])
     assert owner["resources"]["requests"] == {"cpu": "10m", "memory": "16Mi"}
     assert owner["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN"]}
+    assert owner["securityContext"]["runAsNonRoot"] is False, "the kubelet refuses root to a pod that is none"
     by_root = _pod(_render(chart_values(_plan(RuntimeType.SGLANG, cache=cache)), helm_environment))
     assert "initContainers" not in by_root
 

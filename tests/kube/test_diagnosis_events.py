@@ -62,6 +62,9 @@ def kind_of(pod: Obj, *events: Obj, at: datetime | None = None) -> str | None:
         ("FailedCreate", "exceeded quota: q, requested: requests.nvidia.com/gpu=1", "quota"),
         ("FailedCreate", 'violates PodSecurity "restricted:latest"', "pod-security"),
         ("FailedCreate", 'failed calling webhook "x": connection refused', "webhook"),
+        ("FailedCreate", 'admission webhook "validation.gatekeeper.sh" denied the request: [own-images] no', "policy"),
+        ("FailedCreate", "pods \"x\" is forbidden: ValidatingAdmissionPolicy 'own' with binding 'b' denied request: no",
+         "policy"),
         ("FailedCreate", 'pods "x" is forbidden: pod rejected: RuntimeClass "nvidia" not found',
          "runtime-class-missing"),
         ("FailedCreate", "something new", "pod-refused"),
@@ -164,3 +167,27 @@ def test_a_pod_that_is_being_deleted_is_told_only_when_its_node_is_lost_or_it_st
     assert kind_of(deleted, event("NodeNotReady", "Node is not ready", at=50)) == "node-lost"
     lost = {**deleted, "status": {"reason": "NodeLost", "message": "Node n1 which was running pod p is unresponsive"}}
     assert kind_of(lost) == "node-lost"
+
+
+ROOT = 'runAsNonRoot != true (pod or container "runtime" must set securityContext.runAsNonRoot=true)'
+NICE = 'non-default capabilities (container "runtime" must not include "SYS_NICE" in securityContext.capabilities.add)'
+
+
+@pytest.mark.parametrize(
+    ("level", "violation", "needed"),
+    [
+        ("restricted", ROOT, "baseline"),
+        ("restricted", f'{ROOT}, seccompProfile (pod must not set securityContext.seccompProfile.type to "Unconfined")',
+         "privileged"),
+        ("restricted", 'restricted volume types (volume "cache" uses restricted volume type "hostPath")', "privileged"),
+        ("baseline", NICE, "privileged"),
+    ],
+)  # fmt: skip
+def test_a_pod_that_is_not_secure_enough_is_told_the_field_and_the_level_that_takes_it(
+    level: str, violation: str, needed: str
+) -> None:
+    message = f'Error creating: pods "p" is forbidden: violates PodSecurity "{level}:latest": {violation}'
+    found = diagnose(PodEvidence({}, [event("FailedCreate", message)]))
+    assert found is not None
+    assert f"Standard {level}; this one does not: {violation}." in found.detail
+    assert f"pod-security.kubernetes.io/enforce={needed}," in found.fix

@@ -139,7 +139,13 @@ def _launch(request: LaunchRequest) -> Launch:
 
 def _security(hardware: Hardware) -> tuple[dict[str, Any], dict[str, Any]]:
     """Contexts of the pod and of the container: the image works as user 2000 of group root."""
-    pod = {"runAsUser": 2000, "runAsGroup": 0, "fsGroup": 0, "seccompProfile": {"type": "RuntimeDefault"}}
+    pod: dict[str, Any] = {
+        "runAsUser": 2000,
+        "runAsGroup": 0,
+        "runAsNonRoot": True,
+        "fsGroup": 0,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
     container: dict[str, Any] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     match hardware:
         case Hardware.AMD:

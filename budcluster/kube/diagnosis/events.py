@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from budcluster.kube.diagnosis.admission import explain_refusal
 from budcluster.kube.diagnosis.containers import explain_runtime
 from budcluster.kube.diagnosis.finding import Finding, Weight
 from budcluster.kube.diagnosis.images import explain_image, explain_pull
@@ -171,29 +172,12 @@ def _killed(message: str) -> Finding | None:
                    Weight.LIKELY, lines=(message,))  # fmt: skip
 
 
-def _refused(message: str) -> Finding:
-    if "exceeded quota" in message:
-        return Finding("quota", "The namespace's quota does not allow another pod.", "Raise the quota, or free some.",
-                       Weight.CAUSE, lines=(message,))  # fmt: skip
-    if "violates PodSecurity" in message:
-        return Finding("pod-security", "The namespace's security policy refuses the pod.",
-                       "Relax the policy of the namespace, or use an image that meets it.", Weight.CAUSE,
-                       lines=(message,))  # fmt: skip
-    if "failed calling webhook" in message:
-        return Finding("webhook", "An admission webhook of the cluster does not answer.",
-                       "Repair or remove that webhook.", Weight.CAUSE, lines=(message,))  # fmt: skip
-    if "runtimeclass" in message.lower():
-        return explain_runtime(message)
-    return Finding("pod-refused", "The cluster refuses to make the pod.", "Read the message below.", Weight.LIKELY,
-                   lines=(message,))  # fmt: skip
-
-
 _Explain = Callable[[str], Finding | None]
 _BEFORE_STARTING: Final[Mapping[str, _Explain]] = {
     "ErrImageNeverPull": lambda message: explain_image("ErrImageNeverPull", message),
     "Failed": _pull,
     "FailedAttachVolume": explain_mount,
-    "FailedCreate": _refused,
+    "FailedCreate": explain_refusal,
     "FailedCreatePodSandBox": explain_runtime,
     "FailedMount": explain_mount,
     "InspectFailed": lambda message: explain_image("ImageInspectError", message),

@@ -42,7 +42,7 @@ class ApiServer:
         documents = Documents(cluster.store)
         self.watches = Watches(cluster.store, documents, bookmark_s=bookmark_s)
         self._documents = documents
-        self._crud = Crud(cluster.store, documents, self.watches, cluster.rbac)
+        self._crud = Crud(cluster.store, documents, self.watches, cluster.rbac, cluster.admission)
         self._subresources = Subresources(cluster.store, self._crud, cluster.tokens, cluster.kubelets)
         self._reviews = Reviews(cluster.rbac, cluster.tokens)
         self.admin = Admin(cluster, self.watches)
@@ -70,7 +70,7 @@ class ApiServer:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             # A body of the wrong shape; kube-apiserver would have refused it while decoding.
             response = error_response(InternalError(f"Internal error occurred: {type(error).__name__}: {error}"))
-        await response.send(send)
+        await response.send(send, warnings=request.warnings)
 
     async def _answer(self, request: Request) -> Response:
         if request.path.startswith("/sandbox/"):

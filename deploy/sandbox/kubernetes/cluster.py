@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from sandbox.kubernetes.admission import PodAdmission
 from sandbox.kubernetes.bootstrap import furnish
 from sandbox.kubernetes.clock import Clock
 from sandbox.kubernetes.contracts import ExecResult, Kubelets, ProxyResponse, Simulation
 from sandbox.kubernetes.crds import follow_definitions
 from sandbox.kubernetes.errors import BadRequest, ServiceUnavailable
 from sandbox.kubernetes.faults import Faults
+from sandbox.kubernetes.pod_security import PRIVILEGED
 from sandbox.kubernetes.rbac import Rbac
 from sandbox.kubernetes.store import Store
 from sandbox.kubernetes.tokens import Tokens
@@ -22,7 +24,8 @@ class Options:
     """How a cluster is made.
 
     `nodes` names node profiles (`simulation.profiles`), `clock_factor` is how many times faster than the wall clock the
-    cluster's time runs, `history` how many writes of a kind a watch may go back.
+    cluster's time runs, `history` how many writes of a kind a watch may go back, `pod_security` the level of the Pod
+    Security Standards that namespaces without a label enforce.
     """
 
     nodes: str = ""
@@ -30,6 +33,7 @@ class Options:
     clock_factor: float = 1.0
     seed: int = 0
     history: int = 20_000
+    pod_security: str = PRIVILEGED
 
 
 class Cluster:
@@ -48,6 +52,7 @@ class Cluster:
         self.store = Store(clock=Clock(factor=options.clock_factor), history=options.history)
         self.tokens = Tokens(self.store, ca_pem=ca_pem)
         self.rbac = Rbac(self.store)
+        self.admission = PodAdmission(self.store, default=options.pod_security)
         self.faults = Faults(seed=options.seed)
         follow_definitions(self.store)
         furnish(self.store, ca_pem=ca_pem)

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from sandbox.kubernetes import defaults, events, patch
+from sandbox.kubernetes.admission import PodAdmission, check_labels
 from sandbox.kubernetes.apply import Manager, apply, note_update
 from sandbox.kubernetes.crds import schema_of
+from sandbox.kubernetes.decoding import APPLY, decode_body
 from sandbox.kubernetes.documents import Documents, Page, page_after
 from sandbox.kubernetes.errors import BadRequest, Cause, Conflict, Invalid, NotFound, UnsupportedMediaType
 from sandbox.kubernetes.fieldsets import Shape
@@ -21,7 +23,6 @@ from sandbox.kubernetes.watch import Watches
 Obj = dict[str, Any]
 
 _RBAC = "rbac.authorization.k8s.io"
-_APPLY = "application/apply-patch+yaml"
 _PATCH_TYPES = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
 _STRATEGIC = "application/strategic-merge-patch+json"
 _SELECTABLE = {
@@ -44,11 +45,14 @@ _SELECTABLE = {
 class Crud:
     """Answers requests on stored objects; authorisation has happened before."""
 
-    def __init__(self, store: Store, documents: Documents, watches: Watches, rbac: Rbac) -> None:
+    def __init__(
+        self, store: Store, documents: Documents, watches: Watches, rbac: Rbac, admission: PodAdmission
+    ) -> None:
         self._store = store
         self._documents = documents
         self._watches = watches
         self._rbac = rbac
+        self._admission = admission
 
     async def handle(self, request: Request, target: Target) -> Response:
         """Dispatch on the verb; `status`, `finalize` and `approval` are writes to a part of the object."""
@@ -94,17 +98,18 @@ class Crud:
     # -- writing ---------------------------------------------------------------------------------------------------
 
     async def _create(self, request: Request, target: Target) -> Response:
-        obj = self._incoming(await request.object(), target)
+        obj = self._incoming(await request.object(), request, target)
         self._check_grant(request, target, obj)
         if "managedFields" not in obj["metadata"]:
             complete = copy_of(obj)
             defaults.complete(target.kind, complete)
             obj = self._noted(None, complete, request, target)
+        self._admit(request, target, obj, is_new=True)
         made = self._store.create(obj, dry_run=request.is_dry_run)
         return json_response(self._documents.one(made, target, request), status=201)
 
     async def _update(self, request: Request, target: Target) -> Response:
-        obj = self._incoming(await request.object(), target)
+        obj = self._incoming(await request.object(), request, target)
         old = self._store.find(target.kind, _home(target), target.name)
         if old is None:
             raise NotFound(target.kind.plural, target.kind.group, target.name)
@@ -119,12 +124,12 @@ class Crud:
     async def _patch(self, request: Request, target: Target) -> Response:
         kind = request.content_type
         body = await request.document()
-        if kind == _APPLY:
+        if kind == APPLY:
             return self._apply(request, target, body)
         change = _patcher(kind, target, body)
         old = self._store.get(target.kind, _home(target), target.name)
         shown = self._documents.converted(old, target) if target.group == EVENTS_GROUP else old
-        patched = self._incoming(change(shown), target)
+        patched = self._incoming(change(shown), request, target)
         if patched["metadata"].get("resourceVersion") == old["metadata"]["resourceVersion"]:
             patched["metadata"] = {k: v for k, v in patched["metadata"].items() if k != "resourceVersion"}
         self._check_grant(request, target, patched)
@@ -140,12 +145,13 @@ class Crud:
             new = self._noted(old, {**new, "metadata": kept}, request, target)
         elif new["metadata"]["managedFields"] == [{}]:
             new["metadata"]["managedFields"] = []
+        self._admit(request, target, new)
         subresource = "status" if target.subresource == "status" else None
         written = self._store.replace(new, subresource=subresource, dry_run=request.is_dry_run)
         return json_response(self._documents.one(written, target, request))
 
     def _apply(self, request: Request, target: Target, body: Any) -> Response:
-        applied = self._incoming(body, target) if isinstance(body, dict) else {}
+        applied = self._incoming(body, request, target) if isinstance(body, dict) else {}
         if not applied:
             raise BadRequest("the body of an apply request must be an object")
         if not request.query.get("fieldManager"):
@@ -161,6 +167,7 @@ class Crud:
         manager = Manager(request.query["fieldManager"], "Apply", target.api_version, _part(target))
         force, now = request.flag("force"), self._store.clock.now()
         merged = apply(live, applied, manager, _shape(target), force=force, now=now)
+        self._admit(request, target, merged, is_new=live is None)
         if live is None:
             if target.subresource:
                 raise NotFound(target.kind.plural, target.kind.group, target.name)
@@ -213,8 +220,11 @@ class Crud:
 
     # -- helpers ---------------------------------------------------------------------------------------------------
 
-    def _incoming(self, obj: Obj, target: Target) -> Obj:
-        """A body as it will be stored: kind, name and namespace agree with the URL. Raises BadRequest."""
+    def _incoming(self, obj: Obj, request: Request, target: Target) -> Obj:
+        """A body as it will be stored: kind, name and namespace agree with the URL, and its fields are known.
+
+        Raises what decoding.decode_body does, and BadRequest.
+        """
         obj = dict(obj)
         kind = target.kind
         if obj.setdefault("kind", kind.kind) != kind.kind:
@@ -228,6 +238,7 @@ class Crud:
             raise BadRequest(
                 f"the API version in the data ({given}) does not match the expected API version ({target.api_version})"
             )
+        obj = decode_body(obj, request, target)
         if target.group == EVENTS_GROUP:
             obj = events.to_core_v1(obj)
         meta = obj["metadata"] = dict(obj.get("metadata") or {})
@@ -246,6 +257,16 @@ class Crud:
     def _check_grant(self, request: Request, target: Target, obj: Obj) -> None:
         if target.group == _RBAC:
             self._rbac.check_escalation(request.user, target.kind.kind, obj)
+
+    def _admit(self, request: Request, target: Target, obj: Obj, *, is_new: bool = False) -> None:
+        """Raises Forbidden or Invalid for what pod security does not allow; notes what it warns of."""
+        if target.subresource:
+            return
+        if target.kind.key == "Namespace":
+            check_labels(obj)
+        if target.kind.key == "Pod" and is_new:
+            self._admission.check_pod(obj)
+        request.warnings += self._admission.warnings(target.kind, obj)
 
 
 def _patcher(kind: str, target: Target, body: Any) -> Callable[[Obj], Obj]:

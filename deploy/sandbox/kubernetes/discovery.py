@@ -4,6 +4,7 @@ import hashlib
 from typing import Any
 
 from sandbox.kubernetes.resources import Kind, Resources, group_version
+from sandbox.kubernetes.schemas import components, model_of, published
 
 Obj = dict[str, Any]
 
@@ -94,9 +95,9 @@ def openapi_index(resources: Resources) -> Obj:
 
 
 def openapi_document(resources: Resources, name: str, version: str) -> Obj | None:
-    """OpenAPI v3 of a group version: the operations with their kinds and query parameters.
+    """OpenAPI v3 of a group version: the operations with their kinds and query parameters, and the kinds' schemas.
 
-    Schemas are those of custom resources; built-in kinds have open objects. None when it is not served.
+    None when it is not served.
     """
     kinds = resources.served().get(name, {}).get(version)
     if kinds is None:
@@ -106,8 +107,8 @@ def openapi_document(resources: Resources, name: str, version: str) -> Obj | Non
     schemas: Obj = {}
     for kind in kinds:
         gvk = {"group": name, "version": version, "kind": kind.kind}
-        model = ".".join([*reversed((name or "core.k8s.io").split(".")), version, kind.kind])
-        schemas[model] = {**_schema(kind, version), "x-kubernetes-group-version-kind": [gvk]}
+        model, described = _schemas(kind, name, version)
+        schemas |= described | {model: {**described[model], "x-kubernetes-group-version-kind": [gvk]}}
         place = f"{root}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"{root}/{kind.plural}"
         paths[place] = {"post": _operation("post", gvk, model), "get": _operation("list", gvk, model)}
         paths[f"{place}/{{name}}"] = {
@@ -122,7 +123,15 @@ def openapi_v2(version: str) -> Obj:
     return {"swagger": "2.0", "info": {"title": "Kubernetes", "version": f"v{version}"}, "paths": {}, "definitions": {}}
 
 
-def _schema(kind: Kind, version: str) -> Obj:
+def _schemas(kind: Kind, group: str, version: str) -> tuple[str, Obj]:
+    """The name of a kind's schema, and the schema with those that it refers to."""
+    if not kind.is_custom and (model := model_of(group, version, kind.kind)):
+        return published(model), components([model])
+    named = ".".join([*reversed((group or "core.k8s.io").split(".")), version, kind.kind])
+    return named, {named: _custom_schema(kind, version)}
+
+
+def _custom_schema(kind: Kind, version: str) -> Obj:
     schema: Obj = {"type": "object"}
     for served in ((kind.definition or {}).get("spec") or {}).get("versions") or ():
         if served.get("name") == version:

@@ -1,6 +1,6 @@
 """One HTTP exchange over raw ASGI: the request as handlers read it, the response as they give it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -22,7 +22,7 @@ _TRUE = frozenset({"true", "1", "t"})
 
 
 class Request:
-    """Method, path, query, headers and body of a request, and who sends it."""
+    """Method, path, query, headers and body of a request, who sends it, and what its sender is warned of."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
@@ -34,6 +34,7 @@ class Request:
         self.query = dict(self.pairs)
         self.headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
         self.user: User = ANONYMOUS
+        self.warnings: list[str] = []
         self._body: bytes | None = None
 
     def flag(self, name: str) -> bool:
@@ -122,8 +123,11 @@ class Response:
     body: bytes | AsyncIterator[bytes] = b""
     headers: dict[str, str] = field(default_factory=dict)
 
-    async def send(self, send: Send) -> None:
+    async def send(self, send: Send, *, warnings: Iterable[str] = ()) -> None:
         headers = [(name.encode(), value.encode("latin-1")) for name, value in self.headers.items()]
+        for text in warnings:
+            quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+            headers.append((b"warning", f'299 - "{quoted}"'.encode("latin-1", "replace")))
         if isinstance(self.body, bytes):
             headers.append((b"content-length", str(len(self.body)).encode()))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
@@ -135,10 +139,8 @@ class Response:
         await send({"type": "http.response.body", "body": b""})
 
 
-def json_response(document: Any, *, status: int = 200, warning: str = "") -> Response:
+def json_response(document: Any, *, status: int = 200) -> Response:
     headers = {"content-type": "application/json"}
-    if warning:
-        headers["warning"] = f'299 - "{warning}"'
     return Response(status, document if isinstance(document, bytes) else orjson.dumps(document), headers)
 
 

@@ -45,7 +45,7 @@ class KubernetesServer:
         simulate: Callable[[Store], contracts.Simulation] | None = None,
     ) -> None:
         options = options or Options()
-        settings = Settings(nodes=options.nodes, seed=options.seed)
+        settings = Settings(nodes=options.nodes, seed=options.seed, pod_security=options.pod_security)
         simulate = simulate or (lambda store: Simulation(store, settings))
         self._authority = Authority()
         self._socket = _listen(port)

@@ -63,11 +63,20 @@ def test_apply_removes_what_the_new_manifest_leaves_out(kubectl: Tool) -> None:
     assert kubectl.json("get", "configmap", "shrinking")["data"] == {"a": "1"}
 
 
-def test_apply_sends_only_what_the_server_knows(kubectl: Tool, cluster: Cluster) -> None:
-    if cluster.simulated:
-        pytest.skip("the simulated API server accepts unknown fields")
+def test_apply_sends_only_what_the_server_knows(kubectl: Tool) -> None:
+    apply = ("apply", "--filename", "-")
     wrong = config_map("wrong", a="1") | {"nonsense": True}
-    assert 'unknown field "nonsense"' in kubectl.refused("apply", "--filename", "-", stdin=as_yaml(wrong))
+    assert 'unknown field "nonsense"' in kubectl.refused(*apply, stdin=as_yaml(wrong))
+    assert ".nonsense: field not declared in schema" in kubectl.refused(*apply, "--server-side", stdin=as_yaml(wrong))
+    warned = kubectl.run(*apply, "--validate=warn", stdin=as_yaml(wrong))
+    assert (warned.returncode, warned.stderr) == (0, 'Warning: unknown field "nonsense"\n')
+    assert "nonsense" not in kubectl.json("get", "configmap", "wrong")
+    number = config_map("wrong") | {"data": {"a": 1}}
+    assert "cannot unmarshal number" in kubectl.refused(*apply, stdin=as_yaml(number))
+    kubectl("label", "namespace", kubectl.namespace, "pod-security.kubernetes.io/warn=restricted")
+    assert 'Warning: would violate PodSecurity "restricted:latest"' in kubectl.run(
+        *apply, stdin=as_yaml(deployment("web"))
+    ).stderr  # fmt: skip
 
 
 def test_server_side_apply_guards_the_fields_of_other_managers(kubectl: Tool) -> None:
@@ -268,10 +277,10 @@ def test_a_deleted_deployment_takes_its_pods_along(kubectl: Tool) -> None:
     eventually(lambda: not kubectl("get", "pods,replicasets", "--output", "name"))
 
 
-def test_fields_are_explained(kubectl: Tool, cluster: Cluster) -> None:
-    if cluster.simulated:
-        pytest.skip("the simulated API server publishes no schemas of fields")
-    assert "Deployment" in kubectl("explain", "deployment.spec.replicas")
+def test_fields_are_explained(kubectl: Tool) -> None:
+    explained = kubectl("explain", "deployment.spec.template.spec.containers")
+    assert "FIELD: containers <[]Container>" in explained
+    assert "startupProbe\t<Probe>" in explained
 
 
 def test_use_of_nodes_and_pods_is_measured(kubectl: Tool, cluster: Cluster) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from tests.sandbox.simulation.objects import container, job, pod, workload
 from tests.sandbox.simulation.releases import namespace
 
@@ -195,6 +197,23 @@ def test_pods_of_a_silent_node_move_after_the_toleration_and_go_when_it_returns(
     cluster.advance(10)
     assert len(cluster.pods()) == 2
     assert "taints" not in cluster.node("cpu-1")["spec"]
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "DaemonSet", "StatefulSet"])
+def test_a_controller_tells_of_pods_that_are_refused_and_tries_again(kind, make_cluster):
+    cluster = make_cluster("cpu:1", pod_security="baseline")
+    cluster.create(workload(kind, "web", pod_spec={"hostPID": True}))
+    cluster.advance(1)
+    told = cluster.events("FailedCreate")[0]
+    assert told.startswith('Error creating: pods "web-')
+    assert told.endswith('is forbidden: violates PodSecurity "baseline:latest": host namespaces (hostPID=true)')
+    if kind == "Deployment":
+        assert f"Error creating: {condition(cluster.get(kind, 'web'), 'ReplicaFailure')['message']}" == told
+    assert cluster.pods() == []
+    labels = {"pod-security.kubernetes.io/enforce": "privileged"}
+    cluster.store.update("Namespace", None, "default", lambda obj: obj["metadata"].update(labels=labels))
+    cluster.advance(10)
+    assert [one["status"]["phase"] for one in cluster.pods()] == ["Running"]
 
 
 def test_a_namespace_goes_with_its_pods(make_cluster):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sandbox.kubernetes.errors import Forbidden
 from sandbox.kubernetes.simulation.machines import Device, Machine
 from sandbox.kubernetes.simulation.world import World
 
@@ -20,12 +21,11 @@ def chosen_cards(pod: Obj) -> dict[str, tuple[int, int]]:
     return {part[0]: (int(part[2]), int(part[3])) for part in parts if len(part) == 4}
 
 
-def runtime_class_problem(world: World, spec: Obj) -> str | None:
-    """The admission text for a pod whose RuntimeClass does not exist."""
-    name = spec.get("runtimeClassName")
+def check_runtime_class(world: World, pod: Obj) -> None:
+    """Raises Forbidden for a pod whose RuntimeClass does not exist."""
+    name = pod["spec"].get("runtimeClassName")
     if name and world.store.find("RuntimeClass", None, name) is None:
-        return f'pod rejected: RuntimeClass "{name}" not found'
-    return None
+        raise Forbidden("pods", "", pod["metadata"]["name"], f'pod rejected: RuntimeClass "{name}" not found')
 
 
 def sandbox_problem(world: World, pod: Obj, machine: Machine) -> str | None:

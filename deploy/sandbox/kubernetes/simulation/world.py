@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from sandbox.kubernetes.errors import Forbidden, NotFound
+from sandbox.kubernetes.pod_security import PRIVILEGED
 from sandbox.kubernetes.simulation.driver import Clock, Driver, Timer, Work
 from sandbox.kubernetes.simulation.machines import Machine
 from sandbox.kubernetes.simulation.view import View, kind_of
@@ -27,7 +28,8 @@ class Settings:
     """How the cluster behaves. Times in virtual seconds.
 
     `nodes` is read by `profiles.parse_nodes`; `network_mib_s` is what one node gets from registries and model hubs;
-    `disk_mib_s` the speed at which weights are read into memory; `event_limit` caps the Events kept.
+    `disk_mib_s` the speed at which weights are read into memory; `event_limit` caps the Events kept; `pod_security` is
+    the level that namespaces without a label enforce.
     """
 
     nodes: str = "cpu:3"
@@ -40,6 +42,7 @@ class Settings:
     unreachable_grace_s: float = 40.0
     event_limit: int = 50_000
     missing_images: tuple[str, ...] = ()
+    pod_security: str = PRIVILEGED
 
 
 @dataclass

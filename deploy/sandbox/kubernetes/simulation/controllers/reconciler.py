@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+from sandbox.kubernetes.admission import PodAdmission
+from sandbox.kubernetes.errors import Forbidden
 from sandbox.kubernetes.history import Event
-from sandbox.kubernetes.simulation.gpu_runtime import runtime_class_problem
+from sandbox.kubernetes.simulation.gpu_runtime import check_runtime_class
 from sandbox.kubernetes.simulation.view import Key, controller_of, key_of
 from sandbox.kubernetes.simulation.world import World, owner_reference
 
@@ -14,6 +16,7 @@ Obj = dict[str, Any]
 
 
 _CROWD, _CROWD_S = 50, 0.5
+_CREATE_RETRY_S = 5.0
 
 
 class Reconciler(ABC):
@@ -25,6 +28,7 @@ class Reconciler(ABC):
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self._admission = PodAdmission(world.store, default=world.settings.pod_security)
         self._stop = world.store.subscribe(self._on_event, kinds=(self.kind, self.child))
 
     def stop(self) -> None:
@@ -66,31 +70,38 @@ class Reconciler(ABC):
         ]  # fmt: skip
 
     def make_pod(self, owner: Obj, name: str, template: Obj, *, labels: dict[str, str] | None = None) -> str | None:
-        """Create a pod of a template. Returns the API server's refusal when there is one (and writes FailedCreate)."""
+        """Create a pod of a template.
+
+        Returns the API server's refusal when there is one; writes FailedCreate then, and looks again a while later.
+        """
+        pod = self._pod(owner, name, template, labels or {})
+        try:
+            check_runtime_class(self.world, pod)
+            for admit in self.world.admission:
+                admit(pod)
+            self._admission.check_pod(pod)
+        except Forbidden as refused:
+            self.world.events.warning(owner, "FailedCreate", f"Error creating: {refused}", source=self.source)
+            self.world.after(_CREATE_RETRY_S, lambda: self.wake(key_of(owner)))
+            return str(refused)
+        self.world.store.create(pod)
+        self.world.events.normal(owner, "SuccessfulCreate", f"Created pod: {name}", source=self.source)
+        return None
+
+    def _pod(self, owner: Obj, name: str, template: Obj, labels: dict[str, str]) -> Obj:
         meta = template.get("metadata") or {}
-        spec = dict(template["spec"])
-        problem = runtime_class_problem(self.world, spec)
-        if problem is not None:
-            text = f'pods "{name}" is forbidden: {problem}'
-            self.world.events.warning(owner, "FailedCreate", f"Error creating: {text}", source=self.source)
-            return text
-        pod = {
+        return {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {
                 "name": name,
                 "namespace": owner["metadata"]["namespace"],
-                "labels": {**(meta.get("labels") or {}), **(labels or {})},
+                "labels": {**(meta.get("labels") or {}), **labels},
                 "annotations": dict(meta.get("annotations") or {}),
                 "ownerReferences": [owner_reference(owner)],
             },
-            "spec": with_defaults(spec),
+            "spec": with_defaults(template["spec"]),
         }
-        for admit in self.world.admission:
-            admit(pod)
-        self.world.store.create(pod)
-        self.world.events.normal(owner, "SuccessfulCreate", f"Created pod: {name}", source=self.source)
-        return None
 
     def remove_pod(self, owner: Obj, pod: Obj) -> None:
         """Delete a pod gracefully."""

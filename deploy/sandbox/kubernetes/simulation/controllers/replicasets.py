@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from sandbox.kubernetes.simulation.controllers.reconciler import Reconciler
-from sandbox.kubernetes.simulation.view import is_finished, is_ready, key_of
+from sandbox.kubernetes.simulation.view import is_finished, is_ready
 from sandbox.kubernetes.simulation.world import World, short_hash
 
 Obj = dict[str, Any]
-
-_CREATE_RETRY_S = 5.0
 
 
 class ReplicaSetController(Reconciler):
@@ -30,7 +28,6 @@ class ReplicaSetController(Reconciler):
         for _ in range(wanted - len(pods)):
             refusal = self._create(obj)
             if refusal is not None:
-                self.world.after(_CREATE_RETRY_S, lambda: self.wake(key_of(obj)))
                 break
         if len(pods) > wanted:
             youngest_first = list(reversed(pods))
@@ -52,11 +49,15 @@ class ReplicaSetController(Reconciler):
 
     def _create(self, obj: Obj) -> str | None:
         meta = obj["metadata"]
-        while True:
+        name = self._name(meta)
+        while self.world.store.find("Pod", meta["namespace"], name) is not None:
             self._made += 1
-            name = f"{meta['name']}-{short_hash(meta['uid'] + str(self._made), length=5)}"
-            if self.world.store.find("Pod", meta["namespace"], name) is None:
-                return self.make_pod(obj, name, obj["spec"]["template"])
+            name = self._name(meta)
+        # Refused, it keeps its name: another one in the status would be a change that calls for another try at once.
+        return self.make_pod(obj, name, obj["spec"]["template"])
+
+    def _name(self, meta: Obj) -> str:
+        return f"{meta['name']}-{short_hash(meta['uid'] + str(self._made), length=5)}"
 
 
 def _worth(pod: Obj) -> tuple[bool, bool]:
