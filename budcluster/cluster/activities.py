@@ -150,6 +150,7 @@ class OnboardingActivities:
                 async with self._access.connect(own) as client:
                     await adoption.identify(client)
                 await self._keep_credential(facts, own)
+            step.percent(99, detail="The service has an account of its own.")
             return Nothing()
 
         await self._journals.of(payload).run("prepare_cluster", act, gives=Nothing)
