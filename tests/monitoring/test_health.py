@@ -18,8 +18,9 @@ from budcluster.operations.models import SubjectEvent
 from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer
 from tests.hardware.nodes import a100x8, sapphire_rapids, with_labels, with_resources
-from tests.monitoring.fleet import Fleet, change, put, put_node, until
+from tests.monitoring.fleet import Fleet, change, put, put_node
 from tests.monitoring.test_inventory import complete, nodes_of, not_ready
+from tests.waiting import until
 
 
 class ClockAt:
