@@ -24,5 +24,5 @@ class InstanceStillRunning(RuntimeError):
     """The instance has not ended, so it cannot be forgotten."""
 
     def __init__(self, instance_id: str) -> None:
-        super().__init__(f"Workflow {instance_id!r} has not ended; terminate it first.")
+        super().__init__(f"Workflow {instance_id!r} has not ended.")
         self.instance_id = instance_id

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from pydantic import BaseModel
@@ -22,6 +22,7 @@ from budcluster.durable.refs import NEVER, ActivityRef, WorkflowRef
 from budcluster.durable.runtime import WorkflowHost
 from budcluster.durable.starter import WorkflowStarter
 from tests.fixtures.workflows import close_leftovers
+from tests.waiting import until, until_true
 
 
 class Number(BaseModel):
@@ -76,12 +77,6 @@ class Work:
     async def refuse(self, _: Number, execution: Execution) -> None:
         self.executions.append(execution)
         raise NonRetryableError("never")
-
-
-async def until(is_true: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
-        while not await is_true():  # noqa: ASYNC110 - nothing tells when the engine is through
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -180,10 +175,7 @@ async def test_stopping_cancels_a_running_activity_and_leaves_it_for_the_next_st
 
 
 async def test_the_host_is_ready_when_its_worker_is_connected_and_not_before(host: WorkflowHost) -> None:
-    async def is_ready() -> bool:
-        return host.ready()
-
-    await until(is_ready)
+    await until_true(host.ready)
 
 
 async def test_without_a_sidecar_start_and_stop_are_quick_and_calls_fail_with_a_sentence() -> None:

@@ -17,7 +17,8 @@ import pytest
 from budcluster.durable.sidecar.limits import Limits
 from budcluster.durable.sidecar.protos import StringValue, pb, rpc
 from budcluster.durable.sidecar.server import EmbeddedSidecar, SidecarNotStarted
-from tests.fixtures.workflows import TOKEN, Backend, embedded_backend, eventually
+from tests.fixtures.workflows import TOKEN, Backend, embedded_backend
+from tests.waiting import eventually
 
 STATUS = wf.WorkflowStatus
 

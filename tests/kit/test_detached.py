@@ -12,7 +12,8 @@ import pytest
 from budcluster.kit import detached, process_keeper
 from budcluster.kit.command import Command, Interrupts, ToolFailed, ToolMissing, ToolTimedOut, ToolVanished
 from budcluster.kit.detached import AlreadyStarted, NothingToAdopt
-from tests.kit.tools import POLITE, STUBBORN, eventually, is_gone, number_in, python
+from tests.kit.tools import POLITE, STUBBORN, is_gone, number_in, python
+from tests.waiting import until_true
 
 COUNTS = """
 import os, sys, time
@@ -70,7 +71,7 @@ asyncio.run(main())
 async def test_an_ended_tool_can_be_adopted_for_its_result(tmp_path: Path) -> None:
     command = python("import sys; print('why'); sys.exit(5)")
     tool = await detached.start(command, tmp_path)
-    await eventually((tmp_path / process_keeper.EXIT).exists)
+    await until_true((tmp_path / process_keeper.EXIT).exists)
     for _ in range(2):
         with pytest.raises(ToolFailed, match="exit code 5") as failed:
             await detached.adopt(command, tmp_path).follow()
@@ -83,7 +84,7 @@ async def test_cancelling_the_following_leaves_the_tool_alone_and_stop_ends_it_p
     lines: list[str] = []
     tool = await detached.start(command, tmp_path)
     task = asyncio.create_task(tool.follow(on_line=lambda line: lines.append(line.text)))
-    await eventually(lambda: "started" in lines)
+    await until_true(lambda: "started" in lines)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -103,7 +104,7 @@ async def test_a_stubborn_tool_is_killed_with_its_children(tmp_path: Path, inter
     pids = [await number_in(parent), await number_in(child)]
     assert pids[0] == tool.pid
     await tool.stop()
-    await eventually(lambda: all(map(is_gone, pids)))
+    await until_true(lambda: all(map(is_gone, pids)))
     with pytest.raises(ToolFailed, match="signal 9"):
         await tool.follow()
 
@@ -123,7 +124,7 @@ async def test_a_tool_whose_keeper_was_killed_is_still_followed_but_its_exit_is_
     os.kill(json.loads((tmp_path / "run" / process_keeper.PROCESS).read_text())["keeper_pid"], signal.SIGKILL)
     lines: list[str] = []
     following = asyncio.create_task(tool.follow(on_line=lambda line: lines.append(line.text)))
-    await eventually(lambda: len(lines) == 3)
+    await until_true(lambda: len(lines) == 3)
     go.touch()
     with pytest.raises(ToolVanished):
         await following

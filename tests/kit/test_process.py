@@ -22,7 +22,8 @@ from budcluster.kit.command import (
 from budcluster.kit.lines import LONGEST_LINE
 from budcluster.kit.process import ProcessSlots, run
 from budcluster.kit.process_guard import ProcessGuard
-from tests.kit.tools import POLITE, STUBBORN, eventually, is_gone, number_in, python
+from tests.kit.tools import POLITE, STUBBORN, is_gone, number_in, python
+from tests.waiting import until_true
 
 
 class TestCommand:
@@ -139,12 +140,12 @@ class TestRun:
             await run(python(STUBBORN, str(parent), str(child), timeout_s=0.5, grace_s=0.1))
         assert is_gone(await number_in(parent))
         child_pid = await number_in(child)
-        await eventually(lambda: is_gone(child_pid))
+        await until_true(lambda: is_gone(child_pid))
 
     async def test_a_cancelled_run_waits_until_the_tool_has_put_its_things_in_order(self) -> None:
         lines: list[str] = []
         task = asyncio.create_task(run(python(POLITE, "0.2", grace_s=10), on_line=lambda line: lines.append(line.text)))
-        await eventually(lambda: "started" in lines)
+        await until_true(lambda: "started" in lines)
         task.cancel()
         await asyncio.sleep(0)
         task.cancel()  # impatience changes nothing
@@ -169,7 +170,7 @@ time.sleep(60)
         log, lines = tmp_path / "log", list[str]()
         command = python(program, str(log), interrupts=Interrupts.GROUP)
         task = asyncio.create_task(run(command, on_line=lambda line: lines.append(line.text)))
-        await eventually(lambda: "started" in lines)
+        await until_true(lambda: "started" in lines)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -180,7 +181,7 @@ time.sleep(60)
         program += " time.sleep(60)\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.01)\n"
         await run(python(program, str(tmp_path / "child")))
         child = await number_in(tmp_path / "child")
-        await eventually(lambda: is_gone(child))
+        await until_true(lambda: is_gone(child))
 
     async def test_somebody_who_left_the_session_cannot_hold_the_run_open(self, tmp_path: Path) -> None:
         program = "import os, sys, time\nif os.fork() == 0:\n os.setsid()\n"
@@ -251,7 +252,7 @@ asyncio.run(run(Command(argv=(sys.executable, "-c", {STUBBORN!r}, *sys.argv[1:])
         parent_pid, child_pid = await number_in(parent), await number_in(child)
         process.kill()
         process.wait()
-        await eventually(lambda: is_gone(parent_pid) and is_gone(child_pid))
+        await until_true(lambda: is_gone(parent_pid) and is_gone(child_pid))
 
     async def test_a_guard_that_was_killed_is_replaced_and_learns_what_runs(self) -> None:
         guard = ProcessGuard()

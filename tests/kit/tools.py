@@ -1,14 +1,12 @@
 """Small programs that stand for outside tools, and ways to see what became of them."""
 
-import asyncio
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from budcluster.kit.command import Command
 from budcluster.kit.process_keeper import start_time
+from tests.waiting import until_true
 
 
 def python(program: str, *arguments: str, **options: Any) -> Command:
@@ -16,17 +14,9 @@ def python(program: str, *arguments: str, **options: Any) -> Command:
     return Command(argv=(sys.executable, "-I", "-S", "-u", "-c", program, *arguments), **options)
 
 
-async def eventually(holds: Callable[[], bool], *, within_s: float = 10.0) -> None:
-    """Wait for an effect to be seen."""
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to pass in time"
-        await asyncio.sleep(0.01)
-
-
 async def number_in(path: Path) -> int:
     """The process number that a tool writes into this file."""
-    await eventually(lambda: path.exists() and path.read_text().endswith("\n"))
+    await until_true(lambda: path.exists() and path.read_text().endswith("\n"))
     return int(path.read_text())
 
 

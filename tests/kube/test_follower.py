@@ -14,7 +14,8 @@ from budcluster.kube.follower import Follower
 from budcluster.kube.kubeconfig import read_kubeconfig
 from budcluster.kube.resources import Resource
 from sandbox.kubernetes.server import KubernetesServer
-from tests.monitoring.fleet import put, until
+from tests.monitoring.fleet import put
+from tests.waiting import until
 
 WIDGETS = Resource("example.com", "v1", "widgets")
 DEFINITION: dict[str, Any] = {

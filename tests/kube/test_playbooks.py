@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from budcluster.kube.playbooks import (
     as_data,
 )
 from tests.kube.certificates import NOW, make_document
+from tests.waiting import until_true
 
 NASTY = ["{{ lookup('pipe','id') }}", "!vault |", "a: b", "#", "'\"\n", "{% raw %}", "yes", "1", "💥"]
 
@@ -130,11 +130,11 @@ async def test_ansible_and_its_files_do_not_outlive_a_runner_that_is_killed(tmp_
     assert runner.stdin is not None
     runner.stdin.write(json.dumps({**request, "home": str(tmp_path)}).encode())
     runner.stdin.close()
-    await _until(lambda: "sleep 600" in _command_lines())
+    await until_true(lambda: "sleep 600" in _command_lines())
     os.killpg(runner.pid, signal.SIGKILL)
     await runner.wait()
-    await _until(lambda: str(tmp_path) not in _command_lines())
-    await _until(lambda: not tmp_path.exists())
+    await until_true(lambda: str(tmp_path) not in _command_lines())
+    await until_true(lambda: not tmp_path.exists())
 
 
 def _command_lines() -> str:
@@ -143,10 +143,3 @@ def _command_lines() -> str:
         with contextlib.suppress(OSError):
             lines.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
     return "\n".join(lines)
-
-
-async def _until(is_true: Callable[[], bool]) -> None:
-    deadline = asyncio.get_running_loop().time() + 30
-    while not is_true():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.05)

@@ -2,11 +2,10 @@
 
 import asyncio
 import copy
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID, uuid4
 
 from budcluster.bootstrap import make_doors
@@ -21,9 +20,7 @@ from budcluster.monitoring.inventory_keeper import Pace
 from budcluster.monitoring.inventory_watch import InventoryWatch, WatchPace
 from sandbox.kubernetes.server import KubernetesServer
 
-T = TypeVar("T")
 Obj = dict[str, Any]
-DEADLINE_S = 20.0
 FAST = WatchPace(
     round_s=0.05, lease_s=2.0, keeper=Pace(write_s=0.02, renew_s=0.1, pulse_s=0.1, pauses=(0.05, 0.1, 0.2))
 )
@@ -68,17 +65,6 @@ class Fleet:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(look: Callable[[], Awaitable[T]], holds: Callable[[T], bool], *, deadline_s: float = DEADLINE_S) -> T:
-    """Look again and again until it holds; what was seen last goes into the failure."""
-    end = time.monotonic() + deadline_s
-    while True:
-        seen = await look()
-        if holds(seen):
-            return seen
-        assert time.monotonic() < end, f"after {deadline_s} s still: {seen!r}"
-        await asyncio.sleep(0.02)
 
 
 def settings_in(settings: Settings, folder: Path) -> Settings:

@@ -20,7 +20,8 @@ from budcluster.kit.clock import SystemClock
 from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer
 from tests.hardware.nodes import a100x8, feature_of, hami, pod, sapphire_rapids
-from tests.monitoring.fleet import FAST, Fleet, change, put, put_node, put_pod, remove, until
+from tests.monitoring.fleet import FAST, Fleet, change, put, put_node, put_pod, remove
+from tests.waiting import until
 
 _XMIN = literal_column("xmin::text")
 """PostgreSQL's mark of the transaction that wrote a row last."""

@@ -1,4 +1,4 @@
-"""The embedded sidecar's tables, for migrations and for `alembic check`; at run time plain SQL is used (`store.py`).
+"""The embedded sidecar's tables, for migrations and for `alembic check`; at run time plain SQL is used (`sql`).
 
 A lease is a foreign key to a living owner: deleting the owner's row frees everything it held.
 """

@@ -12,7 +12,8 @@ import grpc
 import pytest
 
 from tests.contracts.workflows.scenarios import World, register
-from tests.fixtures.workflows import Backend, eventually
+from tests.fixtures.workflows import Backend
+from tests.waiting import eventually
 
 STATUS = wf.WorkflowStatus
 

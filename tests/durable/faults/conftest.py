@@ -15,7 +15,8 @@ from typing import Any
 import dapr.ext.workflow as wf
 import pytest
 
-from tests.fixtures.workflows import Backend, embedded_backend, eventually
+from tests.fixtures.workflows import Backend, embedded_backend
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
 

@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from budcluster.migrations import migrate
 from devstack.postgres import EmbeddedPostgres
 from tests.durable.faults.conftest import Site, site_on
-from tests.fixtures.workflows import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 

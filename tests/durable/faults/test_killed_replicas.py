@@ -10,7 +10,7 @@ import dapr.ext.workflow as wf
 import pytest
 
 from tests.durable.faults.conftest import Site
-from tests.fixtures.workflows import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
