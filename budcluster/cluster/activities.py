@@ -145,6 +145,7 @@ class OnboardingActivities:
                         name=facts.name,
                         manage_addons=facts.options.manage_addons,
                         models_namespace=self._models_namespace,
+                        take_over=payload.take_over,
                         on_task=on_task,
                     )
                 async with self._access.connect(own) as client:

@@ -50,6 +50,8 @@ class PlaybookByHand:
 
     def __init__(self) -> None:
         self.runs = 0
+        self.variables: dict[str, Any] = {}
+        """What the last run was given."""
         self.fails_with: Exception | None = None
         """Raised once all was made, as when Ansible is stopped at its end."""
 
@@ -58,6 +60,7 @@ class PlaybookByHand:
     ) -> PlaybookRun:
         assert playbook == "onboard.yml"
         self.runs += 1
+        self.variables = variables
         async with ClusterClient(kubeconfig) as client:
             await prepared(client, claim=variables["claim"], is_admin=variables["manage_addons"])
         if self.fails_with is not None:

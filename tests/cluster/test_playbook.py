@@ -40,9 +40,9 @@ class Recorder:
         return self.last
 
 
-async def prepare(door: Any, *, manage_addons: bool, number: int = 1) -> Kubeconfig:
+async def prepare(door: Any, *, manage_addons: bool, number: int = 1, **more: bool) -> Kubeconfig:
     about = {"cluster_id": UUID(int=number), "name": "{{ lookup('pipe','id') }}", "models_namespace": MODELS}
-    return await onboard.prepare(door, manage_addons=manage_addons, **about)  # type: ignore[arg-type]
+    return await onboard.prepare(door, manage_addons=manage_addons, **about, **more)  # type: ignore[arg-type]
 
 
 async def test_both_roles_are_granted_exactly_and_a_second_run_changes_nothing(
@@ -99,7 +99,9 @@ async def test_a_take_over_ends_the_tokens_of_the_former_service_and_makes_bindi
             of_old = {**binding["roleRef"], "kind": "ClusterRole", "name": ACCOUNT}
             await opened.client.create(kind, {**bare(binding), "roleRef": of_old}, **place)
         await opened.client.create(ROLES, named("rbac.authorization.k8s.io/v1", "ClusterRole", ACCOUNT) | {"rules": []})
-        heir = await prepare(door, manage_addons=False, number=2)
+        with pytest.raises(TaskFailed, match=f"Another budcluster manages this cluster, as {UUID(int=1)}"):
+            await prepare(door, manage_addons=False, number=2)
+        heir = await prepare(door, manage_addons=False, number=2, take_over=True)
         async with ClusterClient(former) as client:
             with pytest.raises(Unauthorized):
                 await client.read("/version")

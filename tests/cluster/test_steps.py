@@ -83,7 +83,9 @@ async def test_the_cluster_of_a_lost_database_can_be_taken_over(
         await prepared(client, claim={"cluster": str(uuid4()), "name": "lost"})
     payload = await by_hand.asked(await by_hand.registered(), bare_cluster.kubeconfig(), take_over=True)
     await by_hand.onboarding().check_access(payload, CALL)
-    assert (await by_hand.step(payload, "check_access")).status is StepStatus.SUCCEEDED
+    await by_hand.onboarding().prepare_cluster(payload, CALL)
+    assert (await by_hand.step(payload, "prepare_cluster")).status is StepStatus.SUCCEEDED
+    assert by_hand.playbooks.variables["take_over"] is True
 
 
 async def test_the_same_cluster_under_another_address_is_known_already(

@@ -15,7 +15,7 @@ from budcluster.kube.playbooks import TaskSink
 from budcluster.kube.resources import NAMESPACES, SECRETS
 from budcluster.kube.versions import OLDEST_SUPPORTED
 
-TASKS: Final = 14
+TASKS: Final = 16
 """Tasks of the playbook, for the progress."""
 _TIMEOUT_S: Final = 600.0
 
@@ -31,18 +31,20 @@ async def prepare(
     name: str,
     manage_addons: bool,
     models_namespace: str,
+    take_over: bool = False,
     on_task: TaskSink | None = None,
 ) -> Kubeconfig:
     """Make namespace, definitions and service account; the kubeconfig of that account, with the same server and CA.
 
     Without `manage_addons` the account may serve models in `models_namespace`, and is no administrator. Idempotent.
-    Tokens of whoever managed the cluster before, under another id, end.
+    With `take_over` the tokens of whoever managed the cluster under another id end; without, such a cluster is refused.
 
     Raises PlaybookError, KubeError, TokenMissing.
     """
     variables = {
         "system_namespace": SYSTEM_NAMESPACE,
         "manage_addons": manage_addons,
+        "take_over": take_over,
         "oldest_minor": OLDEST_SUPPORTED.minor,
         "claim": {"cluster": str(cluster_id), "name": name},
         "models_namespace": models_namespace,
