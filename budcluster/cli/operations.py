@@ -87,6 +87,21 @@ def watch(operation: OperationId, json: Json = False) -> None:
 
 
 @app.command()
+def logs(
+    operation: OperationId,
+    step: Annotated[str | None, typer.Option(help="Only of this step, for example install_release.")] = None,
+    json: Json = False,
+) -> None:
+    """Show what the tools printed."""
+    lines = Api().pages(f"/operations/{operation}/logs", step=step, limit=1000)
+    if json:
+        return print_json(list(lines))
+    for line in lines:
+        typer.echo(line["text"])
+    return None
+
+
+@app.command()
 def cancel(operation: OperationId, json: Json = False) -> None:
     """Ask a running operation to stop and clean up."""
     answer = Api().post(f"/operations/{operation}/cancel")

@@ -24,7 +24,7 @@ from budcluster.operations.causes import Cause
 from budcluster.operations.models import OperationStatus, StepStatus, SubjectType
 from budcluster.operations.services import Subject
 from tests.cli.conftest import CommandLine
-from tests.operations.desk import Desk, eventually
+from tests.operations.desk import Desk, eventually, payload_of
 
 LAB = {"name": "lab", "provider": "ON_PREMISES"}
 NO_QUOTA = Cause(type="quota-exceeded", detail="No more GPUs.", next_step="Ask for quota.", step="apply_terraform")
@@ -213,6 +213,18 @@ async def test_work_on_one_cluster_is_listed_by_its_name_and_a_status_in_any_cas
         assert [one["id"] for one in await budcluster.json("operations", "list", *chosen)] == [str(mine.id)]
     both = await budcluster("operations", "list", "--cluster", "lab", "--deployment", "chat")
     assert both.exit_code == 2
+
+
+async def test_what_the_tools_printed_is_shown_whole_or_of_one_step(budcluster: CommandLine, desk: Desk) -> None:
+    operation = await desk.request()
+    journal = desk.journals.of(payload_of(operation))
+    for name in ("apply_terraform", "store_kubeconfig"):
+        async with journal.step(name) as step:
+            step.log(f"{name} [was] begun")
+    shown = await budcluster("operations", "logs", str(operation.id))
+    assert shown.stdout == "apply_terraform [was] begun\nstore_kubeconfig [was] begun\n"
+    (line,) = await budcluster.json("operations", "logs", str(operation.id), "--step", "store_kubeconfig")
+    assert (line["step"], line["text"]) == ("store_kubeconfig", "store_kubeconfig [was] begun")
 
 
 async def test_an_operation_is_cancelled_and_retried(budcluster: CommandLine, desk: Desk) -> None:
