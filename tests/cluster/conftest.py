@@ -39,6 +39,7 @@ from budcluster.operations.models import Operation, OperationStep
 from budcluster.provisioning.adoption import CLAIMS
 from sandbox.kubernetes.server import KubernetesServer
 from tests.fixtures.app import client_of, quiet_service, running
+from tests.fixtures.manifests import dropped_fields
 
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions")
 ACCOUNTS = Resource("", "v1", "serviceaccounts")
@@ -231,6 +232,7 @@ async def by_hand(cluster_settings: Settings) -> AsyncIterator[ByHand]:
 
 @pytest.fixture
 def bare_cluster() -> Iterator[KubernetesServer]:
-    """A cluster without machines."""
+    """A cluster without machines, which must know all that it is given."""
     with KubernetesServer() as server:
         yield server
+        assert dropped_fields(server) == []

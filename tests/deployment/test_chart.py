@@ -25,6 +25,7 @@ from budcluster.deployment.values import (
 )
 from devstack.tools import ensure_tools, tool_environment
 from sandbox.kubernetes.pod_security import BASELINE, LEVELS, PRIVILEGED, RESTRICTED, violations
+from tests.fixtures.manifests import unknown_fields
 
 CHART = Path(budcluster.__file__).parent / "deployment" / "chart"
 TAKEN_BY = {
@@ -66,7 +67,9 @@ def _render(values: dict[str, Any], environment: dict[str, str]) -> dict[str, di
     argv = ["helm", "template", "bud-llama-0b7e1234", str(CHART), "--values", "-", "--kube-version", "1.36.0"]
     done = subprocess.run(argv, input=json.dumps(values), capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    return {document["kind"]: document for document in yaml.safe_load_all(done.stdout) if document}
+    manifests = [document for document in yaml.safe_load_all(done.stdout) if document]
+    assert {one["kind"]: found for one in manifests if (found := unknown_fields(one))} == {}
+    return {one["kind"]: one for one in manifests}
 
 
 def _container(rendered: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -283,6 +286,11 @@ def test_user_text_stays_text(helm_environment: dict[str, str]) -> None:
     container = _container(_render(values, helm_environment))
     assert container["args"] == [nasty]
     assert {"name": "X", "value": nasty} in container["env"]
+
+
+def test_a_field_that_kubernetes_does_not_know_would_be_found() -> None:
+    misspelt = {"apiVersion": "v1", "kind": "Service", "metadata": {}, "spec": {"port": []}}
+    assert unknown_fields(misspelt) == ["spec.port"]
 
 
 @pytest.mark.parametrize(

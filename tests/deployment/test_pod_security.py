@@ -11,6 +11,7 @@ from sandbox.kubernetes.server import KubernetesServer
 from tests.deployment.live import NAMESPACE
 from tests.deployment.operator import Operator
 from tests.fixtures.cluster import Onboarder
+from tests.fixtures.manifests import dropped_fields
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
@@ -68,3 +69,4 @@ async def test_a_strict_cluster_is_onboarded_and_refuses_models_with_the_field_a
     assert retry.status_code == 202, retry.text
     retried = await onboarder.ended(begun["operation_id"])
     assert retried["status"] == "SUCCEEDED", retried
+    assert dropped_fields(strict_cluster) == []

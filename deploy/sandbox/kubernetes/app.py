@@ -1,5 +1,6 @@
 """The API server as an ASGI application: from a request over faults, authentication and RBAC to its answer."""
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,10 @@ METRICS = "metrics.k8s.io"
 
 
 class ApiServer:
-    """Serves one cluster. `abort` ends the connection of a request without an answer; a real server sets it."""
+    """Serves one cluster. `abort` ends the connection of a request without an answer; a real server sets it.
+
+    `warned` keeps the last warnings that clients were given.
+    """
 
     def __init__(self, cluster: Cluster, *, bookmark_s: float = 60.0) -> None:
         self.cluster = cluster
@@ -46,6 +50,7 @@ class ApiServer:
         self._subresources = Subresources(cluster.store, self._crud, cluster.tokens, cluster.kubelets)
         self._reviews = Reviews(cluster.rbac, cluster.tokens)
         self.admin = Admin(cluster, self.watches)
+        self.warned: deque[str] = deque(maxlen=1000)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -70,6 +75,7 @@ class ApiServer:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             # A body of the wrong shape; kube-apiserver would have refused it while decoding.
             response = error_response(InternalError(f"Internal error occurred: {type(error).__name__}: {error}"))
+        self.warned += request.warnings
         await response.send(send, warnings=request.warnings)
 
     async def _answer(self, request: Request) -> Response:
