@@ -159,13 +159,12 @@ class SharingActivities:
     ) -> str:
         """Hand out GPUs as before a change that came to nothing, or whole where that is unknown; what was done.
 
-        Nothing is done where it was not the change that left nobody to do so, nor at the cost of pods that were given
-        GPUs meanwhile.
+        Pods that were given GPUs meanwhile lose nothing by that. Nothing is done where anybody hands out GPUs.
         """
         seen = await self._look(door)
         way = former or _whole(about)
-        choice = sharing.choose(way.sharing, seen, force=seen.server is Server.OTHERS)
-        if choice.refused or seen.server is Server.HAMI or choice.server in {seen.server, Server.OTHERS}:
+        choice = sharing.choose(way.sharing, seen, force=True)
+        if seen.server is not Server.OTHERS or choice.refused or choice.server is Server.OTHERS:
             return ""
         if choice.server is Server.HAMI:
             await self._make_room(cluster_id, door, way, seen)
@@ -190,7 +189,10 @@ def _whole(about: Surroundings) -> Surroundings:
 
 
 def _former(before: Options | None, about: Surroundings) -> Surroundings | None:
-    """How GPUs were handed out before the change; None: unknown, or by no HAMi, though it was asked for then, too."""
+    """How GPUs were handed out before the change; None where that is unknown.
+
+    A HAMi that is asked for again was not there: the change would not have taken it away.
+    """
     options = ClusterOptions.model_validate(before or {})
     if before is None or (options.gpu_sharing is Sharing.HAMI and about.sharing is Sharing.HAMI):
         return None

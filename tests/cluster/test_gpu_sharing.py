@@ -16,7 +16,7 @@ from sandbox.kubernetes.server import KubernetesServer
 from tests.deployment.live import until
 from tests.fixtures.cluster import CHARTS, Onboarder
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
 GPU_NODE = "h100x8-1"
 
