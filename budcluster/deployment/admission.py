@@ -107,11 +107,12 @@ class Admission:
 
     async def ready_cluster(self, session: ReadSession, cluster_id: UUID, *, lock: bool = False) -> Cluster:
         """The cluster, kept from being deleted meanwhile with `lock`. Raises ClusterNotFound, ClusterNotReady."""
-        cluster = await session.get(Cluster, cluster_id, with_for_update={"read": True} if lock else None)
-        if cluster is None:
+        wanted = select(Cluster, Cluster.hardware_profile.is_not(None)).where(Cluster.id == cluster_id)
+        found = (await session.execute(wanted.with_for_update(read=True) if lock else wanted)).one_or_none()
+        if found is None:
             raise ClusterNotFound(cluster_id)
-        is_detected = select(Cluster.hardware_profile.is_not(None)).where(Cluster.id == cluster_id)
-        if cluster.status is not ClusterStatus.READY or not await session.scalar(is_detected):
+        cluster, is_detected = found
+        if cluster.status is not ClusterStatus.READY or not is_detected:
             raise ClusterNotReady(cluster.name, cluster.status)
         return cluster
 

@@ -123,41 +123,49 @@ class Capacity:
 
     async def _look(self, session: ReadSession, cluster_id: UUID) -> Seen:
         """What is free now; before the inventory is complete, what was free when the hardware was detected."""
-        state = await session.get(InventoryState, cluster_id)
-        if state is None or not state.synced:
+        state = (await session.execute(_STATE.where(Cluster.id == cluster_id))).one()
+        if not state.synced:
             detected = await session.scalar(select(Cluster.hardware_profile).where(Cluster.id == cluster_id))
             nodes = _PROFILE.validate_python(detected).nodes
             kept = frozenset(node.name for node in nodes if node.pools)
-            return Seen(await _site(session, cluster_id, nodes, rooms_of(nodes), kept))
+            return Seen(_site(nodes, rooms_of(nodes), kept, state.addons))
         inventory = await self._memory.look(session, cluster_id)
         known = inventory.nodes.values()
+        kept = frozenset(name for name, node in inventory.nodes.items() if node.is_kept)
+        rooms = [room for node in known for room in node.rooms]
         return Seen(
-            site=await _site(
-                session,
-                cluster_id,
-                [node.profile for node in known],
-                [room for node in known for room in node.rooms],
-                frozenset(name for name, node in inventory.nodes.items() if node.is_kept),
-            ),
+            site=_site([node.profile for node in known], rooms, kept, state.addons),
             asked=Asked(state.cpu_requested, state.memory_requested_bytes),
             copies=_copies(inventory.pods, self._namespace),
             inventory=inventory,
         )
 
 
-async def _site(
-    session: ReadSession, cluster_id: UUID, nodes: Sequence[NodeProfile], rooms: Sequence[Room], kept: frozenset[str]
-) -> Site:
-    present = await session.scalars(
-        select(ClusterAddon.name).where(ClusterAddon.cluster_id == cluster_id, ClusterAddon.state == AddonState.READY)
+_STATE: Final = (
+    select(
+        InventoryState.synced,
+        InventoryState.cpu_requested,
+        InventoryState.memory_requested_bytes,
+        select(func.array_agg(ClusterAddon.name))
+        .where(ClusterAddon.cluster_id == Cluster.id, ClusterAddon.state == AddonState.READY)
+        .scalar_subquery()
+        .label("addons"),
     )
-    addons = set(present)
+    .select_from(Cluster)
+    .outerjoin(InventoryState, InventoryState.cluster_id == Cluster.id)
+)
+
+
+def _site(
+    nodes: Iterable[NodeProfile], rooms: Iterable[Room], kept: frozenset[str], addons: Sequence[AddonName] | None
+) -> Site:
+    present = set(addons or ())
     return Site(
         rooms=tuple(rooms),
         nodes=tuple(nodes),
         kept=kept,
-        has_pod_monitors=AddonName.PROMETHEUS in addons,
-        runtime_class="nvidia" if AddonName.GPU_OPERATOR in addons else "",
+        has_pod_monitors=AddonName.PROMETHEUS in present,
+        runtime_class="nvidia" if AddonName.GPU_OPERATOR in present else "",
     )
 
 

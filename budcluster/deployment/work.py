@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 
 from budcluster.api.etag import require_match
 from budcluster.audit import services as audit
@@ -326,25 +325,20 @@ class DeploymentWork:
             workflow=workflow,
             actor=actor,
             payload=payload,
+            is_new_subject=kind == "deploy_model",
             supersedes=ends_it,
             cancelable=not ends_it,
         )
 
     async def _add(self, session: WriteSession, deployment: Deployment) -> None:
+        """Raises DeploymentNameTaken. Whoever adds one holds the cluster's lock: none of this name can come between."""
         same = select(Deployment.id).where(
             Deployment.cluster_id == deployment.cluster_id, Deployment.name == deployment.name
         )
         if taken := (await session.scalars(same)).one_or_none():
             raise DeploymentNameTaken(deployment.name, taken)
-        try:
-            async with session.begin_nested():
-                session.add(deployment)
-                await session.flush()
-        except IntegrityError:
-            taken = (await session.scalars(same)).one_or_none()
-            if taken is None:
-                raise
-            raise DeploymentNameTaken(deployment.name, taken) from None
+        session.add(deployment)
+        await session.flush()
 
     def _add_revision(
         self,

@@ -100,6 +100,7 @@ class Operations:
         actor: str,
         payload: Mapping[str, Any] | None = None,
         exclusive: bool = True,
+        is_new_subject: bool = False,
         supersedes: bool = False,
         cancelable: bool = True,
         retryable: bool = True,
@@ -109,10 +110,12 @@ class Operations:
         An `exclusive` one holds its subject: raises OperationBusy while another one does. One that `supersedes`
         (DELETE) cancels the holder where that is possible, waits for its end and then runs; asked for again meanwhile,
         it is given back, and flags of the new payload that are true become true in its own. `payload` carries ids and
-        small facts for the workflow, beside those of OperationPayload.
+        small facts for the workflow, beside those of OperationPayload. A subject that this very transaction makes
+        (`is_new_subject`) is known to nobody else, so nobody is waited for.
         """
-        claim, created_at = Claim.NONE, self._clock.now()
-        if exclusive:
+        claim = Claim.HOLDING if exclusive and is_new_subject else Claim.NONE
+        created_at = self._clock.now()
+        if exclusive and not is_new_subject:
             holders = await self._lock_subject(session, subject)
             same = next((held for held in holders if supersedes and held.kind == kind), None)
             if same is not None:
@@ -128,8 +131,6 @@ class Operations:
             log_number=0, log_bytes=0, created_at=created_at,
         )  # fmt: skip
         workflow.takes.model_validate(launch_payload(operation))
-        session.add(operation)
-        await session.flush()
         learned = await expected_seconds(session, kind, [step.name for step in steps])
         rows = [
             OperationStep(
@@ -138,7 +139,7 @@ class Operations:
             )
             for position, step in enumerate(steps)
         ]  # fmt: skip
-        session.add_all(rows)
+        session.add_all([operation, *rows])
         ledger = Ledger(session, operation, rows)
         await ledger.change()
         if claim is not Claim.WAITING:
