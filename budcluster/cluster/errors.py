@@ -85,7 +85,8 @@ class ClusterManagedElsewhere(Conflict):
     def __init__(self, claimed_as: str) -> None:
         super().__init__(
             f"Another budcluster manages this cluster, as {claimed_as}; delete it there. If that service or its "
-            'database is lost, send "take_over": true (`--take-over`): what it installed is then ours.',
+            'database is lost, send "take_over": true (`--take-over`): what it installed is then ours, and its access '
+            "ends.",
             claimed_as=claimed_as,
         )
 
