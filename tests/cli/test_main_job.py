@@ -108,7 +108,7 @@ async def test_the_main_job_is_done_from_the_command_line(
         assert "cut off" in await until(follower.complaints, bool)
         await mortal_service.start()
         await _changed(mortal_service.url, "chat")
-        ok(await budcluster("deployments", "rollback", "chat"))
+        ok(await budcluster("deployments", "rollback", "chat", "--force"))
         await until(follower.pods, lambda pods: len(pods - first) >= 2)
     assert follower.process.returncode == 130
     assert "Traceback" not in await follower.complaints()
@@ -124,6 +124,7 @@ async def test_the_main_job_is_done_from_the_command_line(
     failed = await budcluster("deploy", GATED, "--cluster", "lab", "--name", "gated")
     assert failed.exit_code == 1
     assert "The model is gated" in failed.stderr
+    assert "Accept the model's terms" in ok(await budcluster("deployments", "show", "gated"))
 
     ok(await budcluster("deployments", "delete", "gated"))
     ok(await budcluster("deployments", "delete", "chat"))
