@@ -19,8 +19,8 @@ _SAY_EVERY_S: Final = 30.0
 _ORDER: Final = {"PENDING": 0, "RUNNING": 1, "SUCCEEDED": 2, "SKIPPED": 2, "FAILED": 2, "CANCELLED": 2}
 
 
-def follow(api: Api, operation_id: str, *, as_json: bool = False) -> dict[str, Any]:
-    """Show an operation until it ends and return it. Ends the program with 1 when it failed or was cancelled."""
+def follow(api: Api, operation_id: str, *, as_json: bool = False) -> None:
+    """Show an operation until it ends. Ends the program with 1 when it failed or was cancelled."""
     shown = _Events() if as_json else _Bars() if out.is_terminal else _Lines()
     try:
         with shown:
@@ -30,7 +30,6 @@ def follow(api: Api, operation_id: str, *, as_json: bool = False) -> dict[str, A
         fail(f"nobody watches any more, but the work goes on; {commands.format(operation_id)}.", INTERRUPTED)
     if operation["status"] != "SUCCEEDED":
         fail(_end_of(operation), 1)
-    return operation
 
 
 def follow_or_tell(api: Api, answer: dict[str, Any], *, watch: bool, json: bool) -> None:

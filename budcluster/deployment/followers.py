@@ -5,13 +5,13 @@ from typing import Any
 import structlog
 
 from budcluster.audit import services as audit
-from budcluster.deployment import capacity, repository
+from budcluster.deployment import capacity, refs, repository
 from budcluster.deployment.admission import Admission
 from budcluster.deployment.contracts import ReleasePayload
 from budcluster.deployment.errors import DeploymentIsBeingDeleted, DeploymentNotFound
 from budcluster.deployment.intent import require_room
 from budcluster.deployment.lifecycle import move
-from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
+from budcluster.deployment.models import DELETION, Deployment, DeploymentRevision, DeploymentStatus
 from budcluster.deployment.options import DeploymentConfig
 from budcluster.deployment.planning import context_of
 from budcluster.deployment.records import endpoints_of
@@ -78,10 +78,12 @@ class ChangeFollower:
         else:
             payload = ReleasePayload.model_validate(launch_payload(operation))
             before = await _point_to(session, deployment, payload.previous_revision, payload.previous_replicas)
-            deployment.error = error_of(operation, self._clock)
-            if deployment.endpoints:
+            if _is_half_removed_yet(deployment, operation):
+                deployment.servable = False
+            else:
                 # The new revision may have answered before the operation was cut off and cancelled.
                 deployment.endpoints = endpoints_of(deployment.helm_release, deployment.namespace, before.values)
+                deployment.error = error_of(operation, self._clock)
         _settle(deployment)
         if deployment.status is not DeploymentStatus.FAILED:
             deployment.diagnosis = None
@@ -158,6 +160,12 @@ async def _point_to(session: WriteSession, deployment: Deployment, revision: int
     config = DeploymentConfig.model_validate(deployment.config)
     deployment.max_model_len = context_of(config, capacity.facts_of(deployment)).length
     return found
+
+
+def _is_half_removed_yet(deployment: Deployment, change: Operation) -> bool:
+    """Whether a deletion had failed before the change, which ended without bringing the release back."""
+    undone = (change.result or {}).get("undone", ())
+    return (deployment.error or {}).get("kind") == DELETION and refs.INSTALL_RELEASE.name not in undone
 
 
 def _settle(deployment: Deployment) -> None:

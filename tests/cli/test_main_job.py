@@ -108,7 +108,7 @@ async def test_the_main_job_is_done_from_the_command_line(
         await mortal_service.start()
         ok(await budcluster("deployments", "change", "chat", "max_num_seqs=8"))
         assert "runs so already" in ok(await budcluster("deployments", "change", "chat", "max_num_seqs=8"))
-        ok(await budcluster("deployments", "rollback", "chat"))
+        ok(await budcluster("deployments", "rollback", "chat", "--force"))
         await until(follower.pods, lambda pods: len(pods - first) >= 2)
     assert follower.process.returncode == 130
     assert "Traceback" not in await follower.complaints()
@@ -124,7 +124,8 @@ async def test_the_main_job_is_done_from_the_command_line(
     failed = await budcluster("deploy", GATED, "--cluster", "lab", "--name", "gated", "--set", "startup_timeout_s=600")
     assert failed.exit_code == 1
     assert "The model is gated" in failed.stderr
-    assert re.search("^Next +.*credential", ok(await budcluster("deployments", "show", "gated")), re.MULTILINE)
+    shown = ok(await budcluster("deployments", "show", "gated"))
+    assert re.search("^Next +.*Accept the model's terms", shown, re.MULTILINE)
     assert re.search("^prometheus +ours +READY", ok(await budcluster("clusters", "addons", "lab")), re.MULTILINE)
 
     ok(await budcluster("deployments", "delete", "gated"))

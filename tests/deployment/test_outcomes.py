@@ -27,17 +27,18 @@ class Outcomes(Lot):
     def __init__(self, client: httpx.AsyncClient, database: Database, service: Service) -> None:
         super().__init__(client, database)
         self.desk = Desk(database, service.long_work.operations, service.long_work.journals)
+        self.records = Records(database, SystemClock())
 
     async def answered(self, deployment_id: str) -> None:
         """What the last step notes once a prompt was answered; the operation may yet be cut off there."""
-        records = Records(self.database, SystemClock())
-        await records.saw(UUID(deployment_id), ready=1)
-        await records.reached(UUID(deployment_id), ELSEWHERE)
+        await self.records.saw(UUID(deployment_id), ready=1)
+        await self.records.reached(UUID(deployment_id), ELSEWHERE)
 
-    async def ended(self, begun: Json, status: OperationStatus) -> Json:
-        """The deployment after its operation has ended so."""
+    async def ended(self, begun: Json, status: OperationStatus, *undone: str) -> Json:
+        """The deployment after its operation has ended so, and these of its steps were taken back."""
         error = AWAY if status is OperationStatus.FAILED else None
-        await self.desk.finish(UUID(begun["operation_id"]), status, error=error)
+        result = {"undone": list(undone), "left": []}
+        await self.desk.finish(UUID(begun["operation_id"]), status, error=error, result=result)
         return dict((await self.client.get(f"/deployments/{begun['id']}")).json())
 
 
@@ -72,12 +73,23 @@ async def test_a_change_that_ends_badly_leaves_what_its_forerunner_had(lot: Outc
     assert [one["kind"] for one in shown["endpoints"]] == ["cluster"]
 
 
-async def test_a_deletion_that_fails_promises_nothing_until_the_deployment_is_asked_for_again(lot: Outcomes) -> None:
+async def test_a_deletion_that_fails_promises_nothing_until_the_release_is_brought_back(lot: Outcomes) -> None:
     path = await lot.served()
     begun = (await lot.ask("DELETE", path)).json()
     await lot.answered(begun["id"])
     shown = await lot.ended(begun, OperationStatus.FAILED)
     assert (shown["status"], shown["servable"], shown["endpoints"]) == ("FAILED", False, [])
     assert (shown["error"]["detail"], shown["error"]["next_step"]) == (AWAY.detail, AWAY.next_step)
+
     again = await lot.client.patch(path, json={"config": {}})
     assert (again.status_code, again.json()["status"], again.json()["revision"]) == (202, "UPDATING", 2)
+    await lot.records.saw(UUID(begun["id"]), ready=1)
+    early = await lot.ended(again.json(), OperationStatus.CANCELLED, "write_secrets")
+    assert (early["status"], early["servable"], early["endpoints"]) == ("FAILED", False, [])
+    assert early["error"] == shown["error"]
+
+    again = await lot.client.patch(path, json={"config": {"max_num_seqs": 8}})
+    await lot.answered(begun["id"])
+    late = await lot.ended(again.json(), OperationStatus.CANCELLED, "install_release", "write_secrets")
+    assert (late["status"], late["error"]["operation_id"]) == ("RUNNING", again.json()["operation_id"])
+    assert [one["kind"] for one in late["endpoints"]] == ["cluster"]
