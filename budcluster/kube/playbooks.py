@@ -47,7 +47,7 @@ class AnsibleMissing(PlaybookError):
 
 
 class TaskFailed(PlaybookError):
-    """A task failed."""
+    """The playbook ended at a task of this name; the sentence is what its module said."""
 
     def __init__(self, task: str, sentence: str) -> None:
         super().__init__(f"{task}: {sentence}")

@@ -22,7 +22,7 @@ from budcluster.kit.errors import DomainError
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.errors import Forbidden, KubeError, NotFound, Unauthorized
 from budcluster.kube.refusals import KubeconfigRefused
-from budcluster.kube.resources import Resource
+from budcluster.kube.resources import DAEMON_SETS, DEPLOYMENTS
 from budcluster.monitoring.models import ClusterCheck
 from budcluster.monitoring.verdict import Sight, damped, verdict
 from budcluster.operations import outbox
@@ -42,8 +42,6 @@ _REFUSED: Final = (
     "The cluster answers, and does not accept the service's account any more: the account was removed, or another "
     "budcluster has taken the cluster over. Onboard the cluster again, or delete it here."
 )
-_DEPLOYMENTS: Final = Resource("apps", "v1", "deployments")
-_DAEMON_SETS: Final = Resource("apps", "v1", "daemonsets")
 _SHRUNK: Final = text("""
     select node.name
     from clusters as cluster
@@ -220,8 +218,8 @@ async def _failing(client: ClusterClient, addons: list[ClusterAddon]) -> list[st
 async def _dead_workloads(client: ClusterClient, namespace: str, selector: str) -> list[str]:
     dead = []
     for resource, wanted, ready in (
-        (_DEPLOYMENTS, ("spec", "replicas"), "readyReplicas"),
-        (_DAEMON_SETS, ("status", "desiredNumberScheduled"), "numberReady"),
+        (DEPLOYMENTS, ("spec", "replicas"), "readyReplicas"),
+        (DAEMON_SETS, ("status", "desiredNumberScheduled"), "numberReady"),
     ):
         try:
             async for page in client.list_pages(resource, namespace=namespace, label_selector=selector):

@@ -53,9 +53,6 @@ class ApiServer:
         self.warned: deque[str] = deque(maxlen=1000)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-            return
         request = Request(scope, receive)
         try:
             if scope["type"] == "websocket":
@@ -201,11 +198,3 @@ def _apis(parts: list[str], resources: Any) -> Obj | None:
     if len(parts) == 2:
         return discovery.group(resources, parts[1])
     return discovery.resource_list(resources, parts[1], parts[2])
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return

@@ -32,11 +32,11 @@ class KubeletFleet:
         return self._workers.get(pod["metadata"]["uid"])
 
     def workers_on(self, node: str) -> list[PodWorker]:
-        """The workers of one node."""
+        """What runs, or has run and still exists, on a node."""
         return [worker for worker in self._workers.values() if worker.machine.name == node]
 
     def workers(self) -> list[PodWorker]:
-        """Every worker."""
+        """The same of all nodes."""
         return list(self._workers.values())
 
     def resume(self, node: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from sandbox.kubernetes.history import Event
 from sandbox.kubernetes.simulation.kubelet import KubeletFleet
 from sandbox.kubernetes.simulation.nodes import conditions
+from sandbox.kubernetes.simulation.placement import UNSCHEDULABLE
 from sandbox.kubernetes.simulation.selectors import tolerates
 from sandbox.kubernetes.simulation.world import World
 
@@ -15,7 +16,6 @@ Obj = dict[str, Any]
 _SOURCE = "node-controller"
 _KEY = "node.kubernetes.io/unreachable"
 _DEFAULT_TOLERATION_S = 300.0
-_CORDON = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
 
 
 class NodeController:
@@ -91,7 +91,7 @@ class NodeController:
         if event.type == "DELETED":
             return
         spec = event.obj["spec"]
-        tainted = any(taint["key"] == _CORDON["key"] for taint in spec.get("taints") or [])
+        tainted = any(taint["key"] == UNSCHEDULABLE["key"] for taint in spec.get("taints") or [])
         if tainted != bool(spec.get("unschedulable")):
             node = event.obj
             name = node["metadata"]["name"]
@@ -99,9 +99,9 @@ class NodeController:
 
 
 def _cordon(node: Obj) -> None:
-    others = [taint for taint in node["spec"].get("taints") or [] if taint["key"] != _CORDON["key"]]
+    others = [taint for taint in node["spec"].get("taints") or [] if taint["key"] != UNSCHEDULABLE["key"]]
     if node["spec"].get("unschedulable"):
-        others.append(dict(_CORDON))
+        others.append(dict(UNSCHEDULABLE))
     if others:
         node["spec"]["taints"] = others
     else:

@@ -21,11 +21,8 @@ class Hub:
         self.models: dict[str, Model] = dict(MODELS)
         self.refused: set[str] = set()
 
-    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        """Answer one request; lifespan messages are acknowledged."""
-        if scope["type"] == "lifespan":
-            await _acknowledge(receive, send)
-            return
+    async def __call__(self, scope: Mapping[str, Any], _receive: Receive, send: Send) -> None:
+        """Answer one request."""
         headers = {key.decode().lower(): value.decode() for key, value in scope["headers"]}
         status, body, more = self.answer(scope["path"], headers.get("authorization", ""))
         head = [(b"content-type", b"application/json"), *((k.encode(), v.encode()) for k, v in more.items())]
@@ -82,11 +79,3 @@ def _info(model: Model) -> Obj:
         "siblings": [{"rfilename": "config.json"}, {"rfilename": "model.safetensors"}],
         "usedStorage": model.weight_bytes,
     }
-
-
-async def _acknowledge(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
