@@ -27,7 +27,7 @@ from budcluster.deployment.models import Deployment
 from budcluster.deployment.schemas import DeploymentRequest
 from budcluster.deployment.work import DeploymentWork
 from budcluster.hardware.inventory_store import Batch, InventoryStore, SeenPod, Standing, seen_node
-from budcluster.hardware.trimming import digest_of, trim_node, trim_pod
+from budcluster.hardware.reading.trimming import digest_of, trim_node, trim_pod
 from budcluster.kit.database import Database
 from budcluster.migrations import migrate
 

@@ -23,16 +23,16 @@ from budcluster.cluster.models import Cluster, ClusterOrigin, ClusterProvider, C
 from budcluster.credentials.keys import RSA_NAME, SYMMETRIC_NAME, make_key_files
 from budcluster.credentials.ring import KeyRing
 from budcluster.credentials.vault import Vault
-from budcluster.deployment.attempts import Attempts
-from budcluster.deployment.cluster_eye import ClusterEye
-from budcluster.deployment.log_cursor import Cursor
-from budcluster.deployment.log_reading import LogReading, Wanted
-from budcluster.deployment.log_window import Window
-from budcluster.deployment.logs import Batch, LogStream, as_events, as_text
+from budcluster.deployment.logs.attempts import Attempts
+from budcluster.deployment.logs.cursor import Cursor
+from budcluster.deployment.logs.reading import LogReading, Wanted
+from budcluster.deployment.logs.streams import Batch, LogStream, as_events, as_text
+from budcluster.deployment.logs.window import Window
 from budcluster.deployment.models import Deployment, DeploymentStatus, RuntimeType
-from budcluster.deployment.standing import Standings
-from budcluster.deployment.status import Damping
 from budcluster.deployment.values import LABEL_DEPLOYMENT
+from budcluster.deployment.watching.cluster_eye import ClusterEye
+from budcluster.deployment.watching.standing import Standings
+from budcluster.deployment.watching.status import Damping
 from budcluster.kit.clock import SystemClock
 from budcluster.kit.database import Database
 from budcluster.kube.client import ClusterClient

@@ -19,8 +19,8 @@ from budcluster.bootstrap import Service, make_service
 from budcluster.cluster import routes as cluster_routes
 from budcluster.config import Settings
 from budcluster.credentials import routes as credential_routes
-from budcluster.deployment import log_routes as deployment_log_routes
 from budcluster.deployment import routes as deployment_routes
+from budcluster.deployment.logs import routes as deployment_log_routes
 from budcluster.hardware import changes as hardware_changes
 from budcluster.hardware import routes as hardware_routes
 from budcluster.monitoring import routes as monitoring_routes

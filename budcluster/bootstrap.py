@@ -26,14 +26,14 @@ from budcluster.credentials.ring import KeyRing
 from budcluster.credentials.services import CredentialService
 from budcluster.credentials.vault import Vault
 from budcluster.deployment.admission import Admission
-from budcluster.deployment.attempts import Attempts
 from budcluster.deployment.feature import deployment_feature
 from budcluster.deployment.guards import DeploymentsOnCluster, DeploymentsWithCredential
-from budcluster.deployment.logs import DeploymentLogs
+from budcluster.deployment.logs.attempts import Attempts
+from budcluster.deployment.logs.streams import DeploymentLogs
 from budcluster.deployment.model_hub import ModelHub
 from budcluster.deployment.services import DeploymentService
 from budcluster.deployment.turns import Turns
-from budcluster.deployment.watcher import DeploymentWatcher
+from budcluster.deployment.watching.watcher import DeploymentWatcher
 from budcluster.deployment.work import DeploymentWork
 from budcluster.hardware.changes import HardwareWorkHolder
 from budcluster.hardware.services import HardwareService

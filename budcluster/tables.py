@@ -4,7 +4,7 @@ import budcluster.api.models
 import budcluster.audit.models
 import budcluster.cluster.models
 import budcluster.credentials.models
-import budcluster.deployment.attempt_models
+import budcluster.deployment.logs.models
 import budcluster.deployment.models
 import budcluster.hardware.models
 import budcluster.monitoring.models

@@ -20,7 +20,7 @@ from budcluster.config import Settings
 from budcluster.credentials.vault import Vault
 from budcluster.hardware.catalogue import Catalogue
 from budcluster.hardware.gpu_holders import gpu_holders
-from budcluster.hardware.profile import Sharing
+from budcluster.hardware.reading.profile import Sharing
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import Database, WriteSession
 from budcluster.operations.journal import Journals

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from budcluster.cluster.models import Cluster, ClusterProvider
 from budcluster.hardware.addons import Platform
-from budcluster.hardware.profile import Sharing
+from budcluster.hardware.reading.profile import Sharing
 
 
 class ClusterOptions(BaseModel):

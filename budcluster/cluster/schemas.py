@@ -11,7 +11,7 @@ from budcluster.api.schemas import Answer, Body, Labels, Name, Parsed, Versioned
 from budcluster.cluster.models import ClusterHealth, ClusterOrigin, ClusterProvider, ClusterStatus
 from budcluster.cluster.options import ClusterOptions
 from budcluster.hardware.models import AddonName, AddonOwner
-from budcluster.hardware.profile import Sharing
+from budcluster.hardware.reading.profile import Sharing
 
 
 class ClusterRegistration(Body):

@@ -13,7 +13,7 @@ from budcluster.hardware import gpu_operator, hami, installer, sharing
 from budcluster.hardware.addons import Surroundings
 from budcluster.hardware.catalogue import Catalogue
 from budcluster.hardware.models import AddonOwner, AddonState
-from budcluster.hardware.profile import Sharing
+from budcluster.hardware.reading.profile import Sharing
 from budcluster.hardware.sharing import Seen, Server, SharingRefused
 from budcluster.kube.door import Door
 from budcluster.operations.contracts import OperationPayload

@@ -21,9 +21,9 @@ from budcluster.deployment.leftovers import PODS_AND_OWNERS, left_after, remove_
 from budcluster.deployment.options import DeploymentConfig
 from budcluster.deployment.planning import pull_secret_name, secret_name
 from budcluster.deployment.records import DeploymentFacts, Records
-from budcluster.deployment.rollout import Lookout, Target, settled
 from budcluster.deployment.takeover import take_over
 from budcluster.deployment.values import LABEL_DEPLOYMENT, without_surge
+from budcluster.deployment.watching.rollout import Lookout, Target, settled
 from budcluster.durable.execution import Execution
 from budcluster.kit.database import Database
 from budcluster.kit.keyed_locks import KeyedLocks

@@ -15,14 +15,14 @@ from budcluster.credentials.models import Credential, CredentialPurpose
 from budcluster.credentials.services import CredentialService
 from budcluster.deployment import capacity
 from budcluster.deployment.capacity import Capacity, Prospect
-from budcluster.deployment.demands import AnyDemand, Demand, ProcessorDemand
 from budcluster.deployment.errors import ConfigNotUsable
-from budcluster.deployment.fit import Fit, Verdict
-from budcluster.deployment.model_facts import ModelFacts, UnusableConfig, read_config
+from budcluster.deployment.fitting.demands import AnyDemand, Demand, ProcessorDemand
+from budcluster.deployment.fitting.fit import Fit, Verdict
+from budcluster.deployment.fitting.model_facts import ModelFacts, UnusableConfig, read_config
+from budcluster.deployment.fitting.placing import refusals
 from budcluster.deployment.model_hub import ModelHub
 from budcluster.deployment.models import Deployment, DeploymentRevision, RuntimeType
 from budcluster.deployment.options import DeploymentConfig
-from budcluster.deployment.placing import refusals
 from budcluster.deployment.planning import (
     Placement,
     Site,

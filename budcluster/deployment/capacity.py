@@ -13,20 +13,20 @@ from sqlalchemy import Select, Text, case, cast, false, func, not_, select, text
 from sqlalchemy.orm import aliased
 
 from budcluster.cluster.models import Cluster
-from budcluster.deployment.demands import AnyDemand, Demand, ProcessorDemand
-from budcluster.deployment.fit import Fit, check_fit
+from budcluster.deployment.fitting.demands import AnyDemand, Demand, ProcessorDemand
+from budcluster.deployment.fitting.fit import Fit, check_fit
+from budcluster.deployment.fitting.model_facts import ModelFacts
+from budcluster.deployment.fitting.processors import Asked, check_processors
+from budcluster.deployment.fitting.rooms import Room, rooms_of
 from budcluster.deployment.inventory_memory import Holder, Inventory, InventoryMemory, PodKey
-from budcluster.deployment.model_facts import ModelFacts
 from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus, RuntimeType
 from budcluster.deployment.options import DeploymentConfig
 from budcluster.deployment.planning import Site, demand_of
-from budcluster.deployment.processors import Asked, check_processors
 from budcluster.deployment.promises import End, Promised
-from budcluster.deployment.rooms import Room, rooms_of
 from budcluster.deployment.runtimes.launch import Hardware
 from budcluster.deployment.values import resource_in, surges
 from budcluster.hardware.models import AddonName, AddonState, ClusterAddon, InventoryState
-from budcluster.hardware.profile import HardwareProfile, NodeProfile
+from budcluster.hardware.reading.profile import HardwareProfile, NodeProfile
 from budcluster.kit.database import ReadSession
 from budcluster.operations.models import FINISHED, Operation
 

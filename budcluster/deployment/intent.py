@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from budcluster.deployment import capacity
 from budcluster.deployment.admission import Description
 from budcluster.deployment.errors import ConfigNotUsable, NoCapacity
-from budcluster.deployment.fit import Fit, Verdict
+from budcluster.deployment.fitting.fit import Fit, Verdict
 from budcluster.deployment.helm_utils import release_name, slug_of
 from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
 from budcluster.deployment.options import DeploymentConfig

@@ -14,10 +14,10 @@ from uuid import UUID
 import orjson
 from sqlalchemy import text
 
-from budcluster.deployment.rooms import Room, rooms_of
-from budcluster.hardware.pods import PodRequest, read_pod
-from budcluster.hardware.profile import NodeProfile
-from budcluster.hardware.reader import read_node
+from budcluster.deployment.fitting.rooms import Room, rooms_of
+from budcluster.hardware.reading.pods import PodRequest, read_pod
+from budcluster.hardware.reading.profile import NodeProfile
+from budcluster.hardware.reading.reader import read_node
 from budcluster.kit.database import ReadSession
 
 _MOST_NODES: Final = 20_000

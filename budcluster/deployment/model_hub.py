@@ -16,7 +16,7 @@ import httpx
 import structlog
 
 from budcluster.config import ModelHubSettings
-from budcluster.deployment.model_facts import ModelFacts, UnusableConfig, read_config
+from budcluster.deployment.fitting.model_facts import ModelFacts, UnusableConfig, read_config
 
 log = structlog.get_logger(__name__)
 

@@ -7,22 +7,22 @@ from functools import cached_property
 from typing import Any, Final
 from uuid import UUID
 
-from budcluster.deployment.demands import AnyDemand, Demand, ProcessorDemand
 from budcluster.deployment.errors import ConfigNotUsable
-from budcluster.deployment.model_facts import ModelFacts
-from budcluster.deployment.models import RuntimeType
-from budcluster.deployment.options import DeploymentConfig
-from budcluster.deployment.rooms import Room, Share
-from budcluster.deployment.runtimes import RUNTIMES
-from budcluster.deployment.runtimes.flags import FlagRefused
-from budcluster.deployment.runtimes.launch import Hardware, Launch, LaunchRequest, NotSupported
-from budcluster.deployment.sizing import (
+from budcluster.deployment.fitting.demands import AnyDemand, Demand, ProcessorDemand
+from budcluster.deployment.fitting.model_facts import ModelFacts
+from budcluster.deployment.fitting.rooms import Room, Share
+from budcluster.deployment.fitting.sizing import (
     CORES_WITHOUT_GPU,
     Budget,
     Shape,
     max_model_length,
     memory_without_gpu_gib,
 )
+from budcluster.deployment.models import RuntimeType
+from budcluster.deployment.options import DeploymentConfig
+from budcluster.deployment.runtimes import RUNTIMES
+from budcluster.deployment.runtimes.flags import FlagRefused
+from budcluster.deployment.runtimes.launch import Hardware, Launch, LaunchRequest, NotSupported
 from budcluster.deployment.values import (
     RESOURCES,
     Cache,
@@ -32,7 +32,7 @@ from budcluster.deployment.values import (
     SecretEnv,
     chart_values,
 )
-from budcluster.hardware.profile import GpuVendor, NodeProfile, Sharing
+from budcluster.hardware.reading.profile import GpuVendor, NodeProfile, Sharing
 
 DEFAULT_CONTEXT: Final = 4096
 _VENDORS: Final = {

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
-from budcluster.deployment.demands import AnyDemand, Demand, ProcessorDemand
+from budcluster.deployment.fitting.demands import AnyDemand, Demand, ProcessorDemand
+from budcluster.deployment.fitting.placing import Stock, refusals
+from budcluster.deployment.fitting.rooms import Room
 from budcluster.deployment.inventory_memory import Holder, PodKey
-from budcluster.deployment.placing import Stock, refusals
-from budcluster.deployment.rooms import Room
 
 _MEMORY: Final = "nvidia.com/gpumem"
 

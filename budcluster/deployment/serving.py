@@ -14,8 +14,8 @@ from budcluster.cluster.verdicts import verdicts
 from budcluster.deployment.contracts import ReleasePayload
 from budcluster.deployment.leftovers import remove_secrets
 from budcluster.deployment.records import DeploymentFacts, Records, endpoints_of
-from budcluster.deployment.rollout import Lookout, Sight, Target, is_final
 from budcluster.deployment.values import secrets_in
+from budcluster.deployment.watching.rollout import Lookout, Sight, Target, is_final
 from budcluster.durable.errors import NonRetryableError
 from budcluster.durable.execution import Execution
 from budcluster.kit.cancellation import raise_if_cancelled

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from budcluster.deployment.demands import AnyDemand, Demand, ProcessorDemand
-from budcluster.deployment.placing import Stock, refusals
-from budcluster.deployment.rooms import Room, Share
+from budcluster.deployment.fitting.demands import AnyDemand, Demand, ProcessorDemand
+from budcluster.deployment.fitting.placing import Stock, refusals
+from budcluster.deployment.fitting.rooms import Room, Share
 from budcluster.deployment.values import Rollout
 
 

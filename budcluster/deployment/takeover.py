@@ -7,7 +7,7 @@ for ever. So the account of who set what is rewritten first, as kubectl does whe
 from collections.abc import Mapping
 from typing import Any, Final
 
-from budcluster.deployment.status import foreign_entries
+from budcluster.deployment.watching.status import foreign_entries
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.errors import NotFound
 from budcluster.kube.resources import DEPLOYMENTS

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from budcluster.deployment.models import RuntimeType
-from budcluster.deployment.runtimes.image import image_of
-from budcluster.deployment.runtimes.launch import CACHE_PATH, Hardware, Launch, LaunchRequest
-from budcluster.deployment.sizing import (
+from budcluster.deployment.fitting.sizing import (
     CORES_PER_GPU,
     CORES_WITHOUT_GPU,
     GIB,
     MEMORY_GIB_PER_GPU,
     memory_without_gpu_gib,
 )
+from budcluster.deployment.models import RuntimeType
+from budcluster.deployment.runtimes.image import image_of
+from budcluster.deployment.runtimes.launch import CACHE_PATH, Hardware, Launch, LaunchRequest
 
 LABEL_DEPLOYMENT: Final = "budcluster.io/deployment-id"
 _DEADLINE_SLACK_S: Final = 600

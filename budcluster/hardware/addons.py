@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from budcluster.hardware.models import AddonName
-from budcluster.hardware.profile import Sharing
+from budcluster.hardware.reading.profile import Sharing
 from budcluster.kube.helm import ChartRef
 from budcluster.kube.versions import Version
 

@@ -10,7 +10,7 @@ from budcluster.api.dependencies import CurrentActor, Write, provided
 from budcluster.api.problems import problems
 from budcluster.api.schemas import Answer, Body
 from budcluster.api.transaction import TransactionalRoute
-from budcluster.hardware.profile import Sharing
+from budcluster.hardware.reading.profile import Sharing
 from budcluster.kit.database import WriteSession
 from budcluster.kit.errors import Conflict, NotFound
 from budcluster.operations.errors import OperationBusy

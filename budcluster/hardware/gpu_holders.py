@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from budcluster.hardware.models import InventoryGpuPod
-from budcluster.hardware.pods import is_over, read_pod
+from budcluster.hardware.reading.pods import is_over, read_pod
 from budcluster.hardware.survey import LIVE_PODS, NVIDIA
 from budcluster.kit.database import ReadSession
 from budcluster.kube.client import ClusterClient

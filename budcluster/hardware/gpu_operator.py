@@ -9,7 +9,7 @@ from typing import Any, Final
 from budcluster.config import AddonSettings
 from budcluster.hardware.addons import Addon, AddonFailed, Platform, Surroundings
 from budcluster.hardware.models import AddonName
-from budcluster.hardware.profile import Sharing
+from budcluster.hardware.reading.profile import Sharing
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.errors import NotFound
 from budcluster.kube.resources import Resource

@@ -9,10 +9,10 @@ from typing import Any, Final
 from budcluster.config import AddonSettings
 from budcluster.hardware import rollout
 from budcluster.hardware.addons import Addon, AddonFailed, Platform, Surroundings
-from budcluster.hardware.hami_annotations import REGISTER
 from budcluster.hardware.models import AddonName
-from budcluster.hardware.nvidia import RESOURCE
-from budcluster.hardware.readiness import is_ready
+from budcluster.hardware.reading.hami_annotations import REGISTER
+from budcluster.hardware.reading.nvidia import RESOURCE
+from budcluster.hardware.reading.readiness import is_ready
 from budcluster.hardware.survey import has_nvidia, nvidia_nodes, pause_after
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.door import Door

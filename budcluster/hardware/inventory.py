@@ -15,11 +15,11 @@ from sqlalchemy import BigInteger, Integer, cast, func, select
 from sqlalchemy.orm import defer
 
 from budcluster.api.paging import Listing, PageQuery, Rows
-from budcluster.hardware.labels import MOST_IN_SUM
 from budcluster.hardware.models import InventoryGpu, InventoryGpuPod, InventoryNode, InventoryState
-from budcluster.hardware.pods import PodRequest, by_node
-from budcluster.hardware.profile import ClusterSum, Gpu, ModelSum, NodeProfile, PoolUse
-from budcluster.hardware.reader import read_node, summarize
+from budcluster.hardware.reading.labels import MOST_IN_SUM
+from budcluster.hardware.reading.pods import PodRequest, by_node
+from budcluster.hardware.reading.profile import ClusterSum, Gpu, ModelSum, NodeProfile, PoolUse
+from budcluster.hardware.reading.reader import read_node, summarize
 from budcluster.kit.database import ReadSession
 
 _NODES: Final = Listing(

@@ -14,9 +14,9 @@ import orjson
 from sqlalchemy import delete, select, text, tuple_
 
 from budcluster.hardware.models import InventoryGpuPod, InventoryNode
-from budcluster.hardware.reader import read_node
-from budcluster.hardware.readiness import is_pressed
-from budcluster.hardware.trimming import digest_of
+from budcluster.hardware.reading.reader import read_node
+from budcluster.hardware.reading.readiness import is_pressed
+from budcluster.hardware.reading.trimming import digest_of
 from budcluster.kit.database import Database, WriteSession
 from budcluster.kube.times import moment
 

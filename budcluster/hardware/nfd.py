@@ -9,8 +9,8 @@ from typing import Any, Final
 from budcluster.config import AddonSettings
 from budcluster.hardware.addons import Addon, Surroundings
 from budcluster.hardware.models import AddonName
-from budcluster.hardware.reader import DETECTED
-from budcluster.hardware.readiness import is_ready
+from budcluster.hardware.reading.reader import DETECTED
+from budcluster.hardware.reading.readiness import is_ready
 from budcluster.hardware.rollout import broken, listed
 from budcluster.hardware.survey import NODE_FEATURES, pause_after
 from budcluster.kube.client import ClusterClient

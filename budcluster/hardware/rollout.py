@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budcluster.hardware.addons import Addon, AddonFailed
-from budcluster.hardware.readiness import is_ready
+from budcluster.hardware.reading.readiness import is_ready
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.diagnosis.finding import Finding
 from budcluster.kube.diagnosis.images import explain_image, explain_pull

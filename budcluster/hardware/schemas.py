@@ -10,7 +10,7 @@ from budcluster.api.paging import PageQuery
 from budcluster.api.schemas import Answer
 from budcluster.hardware.inventory import LiveSum, PlacedGpu
 from budcluster.hardware.models import AddonName, AddonOwner, AddonState
-from budcluster.hardware.profile import ClusterSum, NodeProfile
+from budcluster.hardware.reading.profile import ClusterSum, NodeProfile
 
 
 class Fresh(Answer):

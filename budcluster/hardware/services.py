@@ -12,7 +12,7 @@ from budcluster.hardware import inventory
 from budcluster.hardware.errors import HardwareNotDetected
 from budcluster.hardware.inventory import Freshness, LiveSum, PlacedGpu
 from budcluster.hardware.models import ClusterAddon
-from budcluster.hardware.profile import NodeProfile
+from budcluster.hardware.reading.profile import NodeProfile
 from budcluster.hardware.schemas import GpuQuery, NodeQuery
 from budcluster.kit.database import ReadSession
 

@@ -10,7 +10,7 @@ from budcluster.hardware.addons import Addon, AddonFailed
 from budcluster.hardware.gpu_holders import gpu_holders_now
 from budcluster.hardware.gpu_operator import serves_gpus
 from budcluster.hardware.models import AddonOwner
-from budcluster.hardware.profile import Sharing
+from budcluster.hardware.reading.profile import Sharing
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.door import Door
 from budcluster.kube.resources import DAEMON_SETS

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from budcluster.hardware.labels import accelerator_vendors
-from budcluster.hardware.nvidia import VENDOR_ID
-from budcluster.hardware.profile import HardwareProfile
-from budcluster.hardware.reader import read_in_turns
-from budcluster.hardware.trimming import trim_feature, trim_node, trim_pod
+from budcluster.hardware.reading.labels import accelerator_vendors
+from budcluster.hardware.reading.nvidia import VENDOR_ID
+from budcluster.hardware.reading.profile import HardwareProfile
+from budcluster.hardware.reading.reader import read_in_turns
+from budcluster.hardware.reading.trimming import trim_feature, trim_node, trim_pod
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.errors import Forbidden, NotFound
 from budcluster.kube.resources import NODES, PODS, Resource

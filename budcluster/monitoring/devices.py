@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from budcluster.hardware.hami_annotations import product_name
+from budcluster.hardware.reading.hami_annotations import product_name
 
 _WHICH: Final = "UUID, gpu, modelName, Hostname, hostname, exported_namespace, exported_pod"
 # A MIG device has one series a slice; two scrapers of one exporter would show everything twice.

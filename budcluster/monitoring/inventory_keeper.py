@@ -25,10 +25,10 @@ from budcluster.hardware.inventory_store import (
     feature_bytes,
     seen_node,
 )
-from budcluster.hardware.labels import MOST_IN_SUM
-from budcluster.hardware.pods import is_over, read_pod
+from budcluster.hardware.reading.labels import MOST_IN_SUM
+from budcluster.hardware.reading.pods import is_over, read_pod
+from budcluster.hardware.reading.trimming import digest_of, release_of, trim_feature, trim_node, trim_pod
 from budcluster.hardware.survey import LIVE_PODS, NODE_FEATURES
-from budcluster.hardware.trimming import digest_of, release_of, trim_feature, trim_node, trim_pod
 from budcluster.kit.cancellation import innermost, raise_if_cancelled
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import DatabaseUnavailable

@@ -12,7 +12,7 @@ from budcluster.cluster.access import ClusterAccess, NoCredential
 from budcluster.cluster.directory import StoredClusters
 from budcluster.hardware import inventory
 from budcluster.hardware.models import AddonName, ClusterAddon
-from budcluster.hardware.profile import NodeProfile
+from budcluster.hardware.reading.profile import NodeProfile
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import Database, DatabaseUnavailable, ReadSession
 from budcluster.kit.errors import DomainError

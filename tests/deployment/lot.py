@@ -11,8 +11,8 @@ from sqlalchemy import delete, update
 from budcluster.cluster.models import Cluster, ClusterOrigin, ClusterProvider, ClusterStatus
 from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
 from budcluster.hardware.models import InventoryGpuPod, InventoryNode, InventoryState
-from budcluster.hardware.reader import read_cluster
-from budcluster.hardware.trimming import digest_of, trim_node, trim_pod
+from budcluster.hardware.reading.reader import read_cluster
+from budcluster.hardware.reading.trimming import digest_of, trim_node, trim_pod
 from budcluster.kit.clock import SystemClock
 from budcluster.kit.database import Database
 from budcluster.operations.models import Claim, Operation, OperationStatus

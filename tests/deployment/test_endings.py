@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from budcluster.deployment.attempts import Attempts
-from budcluster.deployment.cluster_eye import ClusterEye
-from budcluster.deployment.standing import Standings
-from budcluster.deployment.status import Damping
+from budcluster.deployment.logs.attempts import Attempts
+from budcluster.deployment.watching.cluster_eye import ClusterEye
+from budcluster.deployment.watching.standing import Standings
+from budcluster.deployment.watching.status import Damping
 from budcluster.hardware.inventory_store import InventoryStore
 from budcluster.kit.clock import SystemClock
 from budcluster.kube.door import Door

@@ -5,12 +5,19 @@ from dataclasses import replace
 
 import pytest
 
-from budcluster.deployment.demands import Demand
-from budcluster.deployment.fit import Verdict, check_fit
-from budcluster.deployment.model_facts import UnusableConfig, read_config
-from budcluster.deployment.rooms import Room, Share, rooms_of
-from budcluster.deployment.sizing import Budget, Shape, estimate, kv_bytes_per_token, max_model_length, misshapen
-from budcluster.hardware.reader import read_cluster
+from budcluster.deployment.fitting.demands import Demand
+from budcluster.deployment.fitting.fit import Verdict, check_fit
+from budcluster.deployment.fitting.model_facts import UnusableConfig, read_config
+from budcluster.deployment.fitting.rooms import Room, Share, rooms_of
+from budcluster.deployment.fitting.sizing import (
+    Budget,
+    Shape,
+    estimate,
+    kv_bytes_per_token,
+    max_model_length,
+    misshapen,
+)
+from budcluster.hardware.reading.reader import read_cluster
 from tests.deployment import models
 from tests.hardware import nodes
 

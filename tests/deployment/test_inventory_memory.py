@@ -9,7 +9,7 @@ from sqlalchemy import delete, update
 from budcluster.deployment.inventory_memory import Inventory, InventoryMemory
 from budcluster.hardware.inventory import profile
 from budcluster.hardware.models import InventoryNode
-from budcluster.hardware.trimming import digest_of, trim_node
+from budcluster.hardware.reading.trimming import digest_of, trim_node
 from budcluster.kit.database import Database
 from tests.deployment.lot import Lot
 from tests.hardware import nodes

@@ -2,7 +2,7 @@
 
 import pytest
 
-from budcluster.deployment.log_cursor import Cursor, Place, Skip, nanoseconds
+from budcluster.deployment.logs.cursor import Cursor, Place, Skip, nanoseconds
 
 FIRST, SECOND = "2026-11-24T10:00:00.5Z", "2026-11-24T10:00:00.51Z"
 

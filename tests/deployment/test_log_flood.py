@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from budcluster.config import Settings
-from budcluster.deployment.log_cursor import Cursor
-from budcluster.deployment.log_reading import Wanted
-from budcluster.deployment.logs import DeploymentLogs, as_events, as_text
+from budcluster.deployment.logs.cursor import Cursor
+from budcluster.deployment.logs.reading import Wanted
+from budcluster.deployment.logs.streams import DeploymentLogs, as_events, as_text
 from budcluster.kit.database import Database
 from budcluster.kube.resources import NAMESPACES, PODS
 from tests.deployment.live import NAMESPACE, Live, chatty, pod

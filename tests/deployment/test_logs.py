@@ -10,11 +10,11 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from budcluster.deployment.log_cursor import Cursor
-from budcluster.deployment.log_errors import LogsUnavailable, NoLogs
-from budcluster.deployment.log_reading import Wanted
-from budcluster.deployment.log_window import Entry, Notice
-from budcluster.deployment.logs import Batch, DeploymentLogs, as_events, as_text
+from budcluster.deployment.logs.cursor import Cursor
+from budcluster.deployment.logs.errors import LogsUnavailable, NoLogs
+from budcluster.deployment.logs.reading import Wanted
+from budcluster.deployment.logs.streams import Batch, DeploymentLogs, as_events, as_text
+from budcluster.deployment.logs.window import Entry, Notice
 from tests.deployment.live import Live, chatty, pod, until
 from tests.fixtures.app import client_of, quiet_service, running
 

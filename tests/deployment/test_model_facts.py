@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from budcluster.deployment.model_facts import UnusableConfig, read_config
+from budcluster.deployment.fitting.model_facts import UnusableConfig, read_config
 
 SMALL: dict[str, Any] = {"num_hidden_layers": 28, "hidden_size": 1024, "num_attention_heads": 16}
 

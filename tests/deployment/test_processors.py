@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from budcluster.deployment.demands import ProcessorDemand
-from budcluster.deployment.fit import Verdict
-from budcluster.deployment.processors import Asked, check_processors
-from budcluster.deployment.sizing import GIB
-from budcluster.hardware.profile import NodeProfile
-from budcluster.hardware.reader import read_cluster
+from budcluster.deployment.fitting.demands import ProcessorDemand
+from budcluster.deployment.fitting.fit import Verdict
+from budcluster.deployment.fitting.processors import Asked, check_processors
+from budcluster.deployment.fitting.sizing import GIB
+from budcluster.hardware.reading.profile import NodeProfile
+from budcluster.hardware.reading.reader import read_cluster
 from tests.hardware import nodes
 
 COPY = ProcessorDemand(cores=8, memory_gib=32, architecture="amd64", needs_vectors=True)

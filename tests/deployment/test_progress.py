@@ -2,7 +2,16 @@
 
 import pytest
 
-from budcluster.deployment.progress import PLACED, PULLING, QUEUED, READY, STARTED, Progress, progress_of, together
+from budcluster.deployment.watching.progress import (
+    PLACED,
+    PULLING,
+    QUEUED,
+    READY,
+    STARTED,
+    Progress,
+    progress_of,
+    together,
+)
 
 READY_POD = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
 PLACED_POD = {"status": {"conditions": [{"type": "PodScheduled", "status": "True"}]}}

@@ -5,14 +5,14 @@ from collections.abc import Iterable
 import httpx
 import pytest
 
-from budcluster.deployment.demands import Demand, ProcessorDemand
+from budcluster.deployment.fitting.demands import Demand, ProcessorDemand
+from budcluster.deployment.fitting.model_facts import read_config
+from budcluster.deployment.fitting.rooms import Device, Room, Share, rooms_of
+from budcluster.deployment.fitting.sizing import Shape
 from budcluster.deployment.inventory_memory import Holder, PodKey
-from budcluster.deployment.model_facts import read_config
 from budcluster.deployment.promises import End, Promised
-from budcluster.deployment.rooms import Device, Room, Share, rooms_of
-from budcluster.deployment.sizing import Shape
-from budcluster.hardware.pods import read_pod
-from budcluster.hardware.reader import read_cluster
+from budcluster.hardware.reading.pods import read_pod
+from budcluster.hardware.reading.reader import read_cluster
 from budcluster.kit.database import Database
 from tests.deployment import models
 from tests.deployment.lot import Lot

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from budcluster.cluster.models import Cluster, ClusterOrigin, ClusterProvider, ClusterStatus
 from budcluster.deployment import repository
 from budcluster.deployment.models import Deployment, DeploymentStatus, RuntimeType
-from budcluster.hardware.reader import read_cluster
+from budcluster.hardware.reading.reader import read_cluster
 from budcluster.kit.database import Database
 from tests.deployment.models import LLAMA_8B
 from tests.hardware import nodes

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from budcluster.deployment.rollout import happened_since, present_set
 from budcluster.deployment.serving import Told
 from budcluster.deployment.takeover import taken_over
 from budcluster.deployment.values import without_surge
+from budcluster.deployment.watching.rollout import happened_since, present_set
 
 REVISION = "deployment.kubernetes.io/revision"
 

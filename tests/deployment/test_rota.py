@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from uuid import UUID, uuid4
 
-from budcluster.deployment.rota import Rota
+from budcluster.deployment.watching.rota import Rota
 from tests.deployment.live import until
 
 HANGING, QUICK = uuid4(), uuid4()

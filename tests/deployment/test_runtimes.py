@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from budcluster.deployment.errors import ConfigNotUsable
-from budcluster.deployment.model_facts import read_config
+from budcluster.deployment.fitting.model_facts import read_config
 from budcluster.deployment.models import RuntimeType
 from budcluster.deployment.options import DeploymentConfig, Quantization
 from budcluster.deployment.planning import Placement, Site, Wanted, runtime_of, values_of

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from budcluster.deployment.models import DeploymentStatus as S
-from budcluster.deployment.status import Damping, Known, Observed, Seen, observe, settle
+from budcluster.deployment.watching.status import Damping, Known, Observed, Seen, observe, settle
 from budcluster.kube.diagnosis import Finding
 from budcluster.kube.diagnosis.finding import Weight
 

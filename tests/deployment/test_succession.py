@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from budcluster.deployment.demands import Demand, ProcessorDemand
-from budcluster.deployment.model_facts import read_config
-from budcluster.deployment.placing import Stock
-from budcluster.deployment.rooms import Room, Share, rooms_of
-from budcluster.deployment.sizing import Shape
+from budcluster.deployment.fitting.demands import Demand, ProcessorDemand
+from budcluster.deployment.fitting.model_facts import read_config
+from budcluster.deployment.fitting.placing import Stock
+from budcluster.deployment.fitting.rooms import Room, Share, rooms_of
+from budcluster.deployment.fitting.sizing import Shape
 from budcluster.deployment.succession import Chances, chances_of, choose_rollout, is_no_larger, takes_the_place
 from budcluster.deployment.values import Rollout
-from budcluster.hardware.reader import read_cluster
+from budcluster.hardware.reading.reader import read_cluster
 from tests.deployment import models
 from tests.hardware import nodes
 

@@ -9,11 +9,11 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select, update
 
-from budcluster.deployment.attempts import Attempts
-from budcluster.deployment.cluster_eye import telling_of
+from budcluster.deployment.logs.attempts import Attempts
 from budcluster.deployment.models import Deployment, DeploymentStatus
-from budcluster.deployment.status import Damping
-from budcluster.deployment.watcher import DeploymentWatcher
+from budcluster.deployment.watching.cluster_eye import telling_of
+from budcluster.deployment.watching.status import Damping
+from budcluster.deployment.watching.watcher import DeploymentWatcher
 from budcluster.kit.clock import SystemClock
 from budcluster.operations.models import Claim, Operation, SubjectEvent, SubjectType
 from tests.deployment.live import NAMESPACE, Live, Obj, chatty, runtime, until, workload

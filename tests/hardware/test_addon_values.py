@@ -11,7 +11,7 @@ import yaml
 from budcluster.config import PROJECT_ROOT, AddonSettings
 from budcluster.hardware.addons import Addon, Platform, Surroundings
 from budcluster.hardware.catalogue import Catalogue
-from budcluster.hardware.profile import Sharing
+from budcluster.hardware.reading.profile import Sharing
 from budcluster.kube.door import Doors
 from budcluster.kube.helm import Release
 from budcluster.kube.versions import Version

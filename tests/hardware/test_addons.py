@@ -9,7 +9,7 @@ import pytest
 from budcluster.config import AddonSettings
 from budcluster.hardware import hami, installer, nfd
 from budcluster.hardware.models import AddonOwner
-from budcluster.hardware.reader import DETECTED
+from budcluster.hardware.reading.reader import DETECTED
 from budcluster.kube.resources import NODES, Resource
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from budcluster.cluster.activities import as_json
-from budcluster.hardware.pods import by_node
-from budcluster.hardware.profile import GpuPool, GpuVendor, PoolUse, Sharing
-from budcluster.hardware.reader import read_cluster, read_node, summarize
+from budcluster.hardware.reading.pods import by_node
+from budcluster.hardware.reading.profile import GpuPool, GpuVendor, PoolUse, Sharing
+from budcluster.hardware.reading.reader import read_cluster, read_node, summarize
 from tests.hardware import nodes
 
 

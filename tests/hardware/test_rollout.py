@@ -7,8 +7,8 @@ import pytest
 
 from budcluster.config import AddonSettings
 from budcluster.hardware import hami, nfd
-from budcluster.hardware.hami_annotations import REGISTER
-from budcluster.hardware.reader import DETECTED
+from budcluster.hardware.reading.hami_annotations import REGISTER
+from budcluster.hardware.reading.reader import DETECTED
 from budcluster.hardware.rollout import NotUp, broken, is_up, retry_stuck, wait_until_up
 from budcluster.hardware.survey import pause_after
 from tests.hardware.clients import Shelf

@@ -6,7 +6,7 @@ import pytest
 
 from budcluster.hardware.gpu_holders import holds_nvidia
 from budcluster.hardware.models import AddonOwner
-from budcluster.hardware.profile import Sharing
+from budcluster.hardware.reading.profile import Sharing
 from budcluster.hardware.sharing import Seen, Server, choose, is_lone_plugin
 from budcluster.hardware.survey import has_nvidia
 

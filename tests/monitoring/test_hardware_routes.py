@@ -10,7 +10,7 @@ from sqlalchemy import inspect, text, update
 from budcluster.cluster.activities import as_json
 from budcluster.cluster.models import Cluster
 from budcluster.hardware.models import AddonName, AddonOwner, AddonState, ClusterAddon
-from budcluster.hardware.reader import read_cluster, summarize
+from budcluster.hardware.reading.reader import read_cluster, summarize
 from budcluster.hardware.survey import survey
 from sandbox.kubernetes.server import KubernetesServer
 from tests.hardware.nodes import a100x8, hami, pod, sapphire_rapids

@@ -11,7 +11,7 @@ from budcluster.audit.models import AuditEvent
 from budcluster.cluster.activities import as_json
 from budcluster.cluster.models import Cluster, ClusterHealth
 from budcluster.hardware.models import AddonName, AddonOwner, AddonState, ClusterAddon
-from budcluster.hardware.reader import read_cluster
+from budcluster.hardware.reading.reader import read_cluster
 from budcluster.kit.clock import SystemClock
 from budcluster.monitoring.health import HealthChecks
 from budcluster.operations.models import SubjectEvent

@@ -13,9 +13,9 @@ from sqlalchemy import delete, literal_column, select, text, update
 from budcluster.cluster.models import Cluster, ClusterStatus
 from budcluster.hardware import inventory
 from budcluster.hardware.inventory import Freshness
-from budcluster.hardware.labels import MOST, MOST_IN_SUM
 from budcluster.hardware.models import InventoryNode, InventoryState
-from budcluster.hardware.profile import NodeProfile
+from budcluster.hardware.reading.labels import MOST, MOST_IN_SUM
+from budcluster.hardware.reading.profile import NodeProfile
 from budcluster.kit.clock import SystemClock
 from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer

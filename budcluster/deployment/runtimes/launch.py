@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from budcluster.deployment.fitting.sizing import Budget
 from budcluster.deployment.runtimes.flags import FlagRules
 from budcluster.deployment.runtimes.image import Version, image_of
-from budcluster.deployment.sizing import Budget
 
 CACHE_PATH: Final = "/cache"
 MIN_STARTUP_S: Final = 1800

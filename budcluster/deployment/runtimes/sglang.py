@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+from budcluster.deployment.fitting.sizing import Budget
 from budcluster.deployment.runtimes.flags import (
     CODE,
     FILES,
@@ -31,7 +32,6 @@ from budcluster.deployment.runtimes.launch import (
     sharing_env,
     startup_probe,
 )
-from budcluster.deployment.sizing import Budget
 
 _IMAGES: Final = {
     Hardware.NVIDIA: "lmsysorg/sglang:v0.5.23",

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
+from budcluster.deployment.fitting.sizing import Budget
 from budcluster.deployment.runtimes.flags import NOWHERE, REMOTE_CODE, FlagRules, fraction_of, spelled_out
 from budcluster.deployment.runtimes.launch import (
     Hardware,
@@ -17,7 +18,6 @@ from budcluster.deployment.runtimes.launch import (
     sharing_env,
     startup_probe,
 )
-from budcluster.deployment.sizing import Budget
 
 _IMAGES: Final = {Hardware.NVIDIA: "nvcr.io/nvidia/tensorrt-llm/release:1.2.1"}
 _PORT: Final = 8000

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+from budcluster.deployment.fitting.sizing import CPU_KV_GIB, Budget
 from budcluster.deployment.runtimes.flags import (
     CODE,
     FILES,
@@ -32,7 +33,6 @@ from budcluster.deployment.runtimes.launch import (
     sharing_env,
     startup_probe,
 )
-from budcluster.deployment.sizing import CPU_KV_GIB, Budget
 
 _IMAGES: Final = {
     Hardware.NVIDIA: "vllm/vllm-openai:v0.33.0",

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import orjson
 
-from budcluster.hardware import hami_annotations
-from budcluster.hardware.cpu import WANTED_FLAGS
-from budcluster.hardware.labels import FEATURE
-from budcluster.hardware.reader import ACCELERATOR_CLASSES, DETECTED
+from budcluster.hardware.reading import hami_annotations
+from budcluster.hardware.reading.cpu import WANTED_FLAGS
+from budcluster.hardware.reading.labels import FEATURE
+from budcluster.hardware.reading.reader import ACCELERATOR_CLASSES, DETECTED
 
 Json = Mapping[str, Any]
 

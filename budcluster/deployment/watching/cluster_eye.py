@@ -15,12 +15,12 @@ from uuid import UUID
 import structlog
 
 from budcluster.cluster.access import NoCredential
-from budcluster.deployment.attempts import Attempts, Ended, ended_runs, last_lines
-from budcluster.deployment.pod_events import PodEvents, Subject, subject_of, subjects_of
-from budcluster.deployment.rota import Rota
-from budcluster.deployment.standing import Standings
-from budcluster.deployment.status import Seen, is_ready
+from budcluster.deployment.logs.attempts import Attempts, Ended, ended_runs, last_lines
 from budcluster.deployment.values import LABEL_DEPLOYMENT
+from budcluster.deployment.watching.pod_events import PodEvents, Subject, subject_of, subjects_of
+from budcluster.deployment.watching.rota import Rota
+from budcluster.deployment.watching.standing import Standings
+from budcluster.deployment.watching.status import Seen, is_ready
 from budcluster.kit.cancellation import innermost, raise_if_cancelled
 from budcluster.kit.database import DatabaseUnavailable
 from budcluster.kit.errors import DomainError

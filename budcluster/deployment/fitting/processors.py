@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from budcluster.deployment.demands import ProcessorDemand
-from budcluster.deployment.fit import Fit, PoolReason, Verdict
-from budcluster.deployment.sizing import GIB
-from budcluster.hardware.profile import NodeProfile
+from budcluster.deployment.fitting.demands import ProcessorDemand
+from budcluster.deployment.fitting.fit import Fit, PoolReason, Verdict
+from budcluster.deployment.fitting.sizing import GIB
+from budcluster.hardware.reading.profile import NodeProfile
 
 _AMD64: Final = "amd64"
 _VECTORS: Final = ("AVX2", "AVX512F")

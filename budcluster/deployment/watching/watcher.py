@@ -14,11 +14,11 @@ import structlog
 from sqlalchemy import select
 
 from budcluster.cluster.access import ClusterAccess
-from budcluster.deployment.attempts import Attempts
-from budcluster.deployment.cluster_eye import ClusterEye
+from budcluster.deployment.logs.attempts import Attempts
 from budcluster.deployment.models import Deployment
-from budcluster.deployment.standing import Standings
-from budcluster.deployment.status import Damping
+from budcluster.deployment.watching.cluster_eye import ClusterEye
+from budcluster.deployment.watching.standing import Standings
+from budcluster.deployment.watching.status import Damping
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import Database, DatabaseUnavailable
 

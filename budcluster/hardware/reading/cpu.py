@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from budcluster.hardware.labels import FEATURE, Gaps, quantity, text_label, whole_number
-from budcluster.hardware.profile import Cpu
+from budcluster.hardware.reading.labels import FEATURE, Gaps, quantity, text_label, whole_number
+from budcluster.hardware.reading.profile import Cpu
 
 # CPUID family and model; Linux kernel, arch/x86/include/asm/intel-family.h, and AMD's processor programming references.
 _GENERATIONS: Final[dict[tuple[str, int, int], str]] = {

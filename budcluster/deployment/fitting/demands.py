@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from budcluster.deployment.model_facts import ModelFacts
-from budcluster.deployment.rooms import Share
-from budcluster.deployment.sizing import Budget, Estimate, Shape, estimate
-from budcluster.hardware.profile import GpuVendor
+from budcluster.deployment.fitting.model_facts import ModelFacts
+from budcluster.deployment.fitting.rooms import Share
+from budcluster.deployment.fitting.sizing import Budget, Estimate, Shape, estimate
+from budcluster.hardware.reading.profile import GpuVendor
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from sqlalchemy.dialects.postgresql import insert
 from budcluster.credentials.envelope import Owner
 from budcluster.credentials.vault import Vault
 from budcluster.deployment import repository
-from budcluster.deployment.attempt_models import DeploymentAttempt
-from budcluster.deployment.log_errors import AttemptNotFound
+from budcluster.deployment.logs.errors import AttemptNotFound
+from budcluster.deployment.logs.models import DeploymentAttempt
 from budcluster.deployment.models import Deployment
 from budcluster.kit.database import Database, ReadSession
 from budcluster.kit.redaction import Redactor

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from budcluster.hardware.labels import Gaps, device_count, text_label, whole_number
-from budcluster.hardware.pods import PodRequest, holders
-from budcluster.hardware.profile import Gpu, GpuPool, GpuVendor, Sharing
+from budcluster.hardware.reading.labels import Gaps, device_count, text_label, whole_number
+from budcluster.hardware.reading.pods import PodRequest, holders
+from budcluster.hardware.reading.profile import Gpu, GpuPool, GpuVendor, Sharing
 
 _VRAM: Final = re.compile(r"(?P<size>[0-9]{1,5})G", re.ASCII)
 # PCI device ids of Habana's processing accelerators, and the memory of one in MiB.

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from budcluster.deployment.demands import Demand
-from budcluster.deployment.rooms import Room
-from budcluster.deployment.sizing import CORES_PER_GPU, MEMORY_GIB_PER_GPU, Estimate
-from budcluster.hardware.profile import GpuVendor, Sharing
+from budcluster.deployment.fitting.demands import Demand
+from budcluster.deployment.fitting.rooms import Room
+from budcluster.deployment.fitting.sizing import CORES_PER_GPU, MEMORY_GIB_PER_GPU, Estimate
+from budcluster.hardware.reading.profile import GpuVendor, Sharing
 
 _BF16: Final = (8, 0)
 _FP8: Final = (8, 9)

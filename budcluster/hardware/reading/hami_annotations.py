@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from budcluster.hardware.labels import Gaps, shown
+from budcluster.hardware.reading.labels import Gaps, shown
 
 REGISTER: Final = "hami.io/node-nvidia-register"
 CORDON: Final = "hami.io/device-cordon"

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from budcluster.deployment.log_cursor import Source
+from budcluster.deployment.logs.cursor import Source
 
 WINDOW: Final = 256 * 1024
 """Characters. A slow reader stops the reading here, and with it the cluster's sending: nothing else waits for it."""

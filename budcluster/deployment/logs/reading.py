@@ -6,8 +6,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
-from budcluster.deployment.log_cursor import Cursor, Place, Skip, Source
-from budcluster.deployment.log_window import Entry, Notice, Window
+from budcluster.deployment.logs.cursor import Cursor, Place, Skip, Source
+from budcluster.deployment.logs.window import Entry, Notice, Window
 from budcluster.kit.redaction import Redactor
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.errors import KubeError

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from budcluster.hardware.hami_annotations import Allocation, read_allocations
-from budcluster.hardware.labels import MOST
-from budcluster.hardware.profile import PoolUse
+from budcluster.hardware.reading.hami_annotations import Allocation, read_allocations
+from budcluster.hardware.reading.labels import MOST
+from budcluster.hardware.reading.profile import PoolUse
 from budcluster.kube.quantities import InvalidQuantity
 from budcluster.kube.quantities import parse as parse_quantity
 

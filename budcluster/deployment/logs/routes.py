@@ -17,12 +17,12 @@ from budcluster.api.problems import problems
 from budcluster.api.schemas import Answer, Page
 from budcluster.api.sse import MEDIA_TYPE, EventStream
 from budcluster.cluster.errors import ClusterNotFound
-from budcluster.deployment.attempts import Attempts
 from budcluster.deployment.errors import DeploymentNotFound
-from budcluster.deployment.log_cursor import Cursor
-from budcluster.deployment.log_errors import AttemptNotFound, LogQueryRefused, LogsRefused, LogsUnavailable, NoLogs
-from budcluster.deployment.log_reading import Wanted
-from budcluster.deployment.logs import DeploymentLogs, as_events, as_text
+from budcluster.deployment.logs.attempts import Attempts
+from budcluster.deployment.logs.cursor import Cursor
+from budcluster.deployment.logs.errors import AttemptNotFound, LogQueryRefused, LogsRefused, LogsUnavailable, NoLogs
+from budcluster.deployment.logs.reading import Wanted
+from budcluster.deployment.logs.streams import DeploymentLogs, as_events, as_text
 
 Logs = Annotated[DeploymentLogs, provided(DeploymentLogs)]
 KeptAttempts = Annotated[Attempts, provided(Attempts)]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from budcluster.deployment.progress import Progress, progress_of, together
 from budcluster.deployment.values import LABEL_DEPLOYMENT
+from budcluster.deployment.watching.progress import Progress, progress_of, together
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.diagnosis import Finding, PodEvidence, diagnose
 from budcluster.kube.diagnosis.finding import Weight

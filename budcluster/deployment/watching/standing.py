@@ -13,7 +13,7 @@ from budcluster.deployment import repository
 from budcluster.deployment.lifecycle import MOVES
 from budcluster.deployment.models import DELETION, Deployment, DeploymentRevision, DeploymentStatus
 from budcluster.deployment.records import document, endpoints_of
-from budcluster.deployment.status import Damping, Known, Observed, Seen, observe, settle
+from budcluster.deployment.watching.status import Damping, Known, Observed, Seen, observe, settle
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import Database, ReadSession, WriteSession
 from budcluster.operations import outbox

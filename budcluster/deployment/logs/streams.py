@@ -12,10 +12,10 @@ import structlog
 from budcluster.api.sse import frame
 from budcluster.cluster.access import ClusterAccess, NoCredential
 from budcluster.deployment import repository
-from budcluster.deployment.log_cursor import Cursor, Source
-from budcluster.deployment.log_errors import LogsRefused, LogsUnavailable, NoLogs
-from budcluster.deployment.log_reading import LogReading, Wanted
-from budcluster.deployment.log_window import Entry, Notice, Window
+from budcluster.deployment.logs.cursor import Cursor, Source
+from budcluster.deployment.logs.errors import LogsRefused, LogsUnavailable, NoLogs
+from budcluster.deployment.logs.reading import LogReading, Wanted
+from budcluster.deployment.logs.window import Entry, Notice, Window
 from budcluster.deployment.models import Deployment
 from budcluster.deployment.values import LABEL_DEPLOYMENT
 from budcluster.kit.database import Database

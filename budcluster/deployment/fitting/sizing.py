@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from budcluster.deployment.model_facts import ModelFacts
+from budcluster.deployment.fitting.model_facts import ModelFacts
 
 MIB: Final = 1024 * 1024
 GIB: Final = 1024 * MIB

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from budcluster.deployment.demands import Demand, together
-from budcluster.deployment.placing import Stock, refusals, short_of_host
-from budcluster.deployment.rooms import Room
-from budcluster.deployment.sizing import Estimate, divides, misshapen
+from budcluster.deployment.fitting.demands import Demand, together
+from budcluster.deployment.fitting.placing import Stock, refusals, short_of_host
+from budcluster.deployment.fitting.rooms import Room
+from budcluster.deployment.fitting.sizing import Estimate, divides, misshapen
 
 _WIDEST: Final = 64
 

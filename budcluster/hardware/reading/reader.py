@@ -5,12 +5,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from budcluster.hardware.accelerators import read_others
-from budcluster.hardware.cpu import read_cpu
-from budcluster.hardware.labels import FEATURE, MOST_IN_SUM, Gaps, accelerator_vendors, quantity, text_label
-from budcluster.hardware.nvidia import VENDOR_ID, NvidiaNode
-from budcluster.hardware.pods import PodRequest, by_node
-from budcluster.hardware.profile import (
+from budcluster.hardware.reading.accelerators import read_others
+from budcluster.hardware.reading.cpu import read_cpu
+from budcluster.hardware.reading.labels import FEATURE, MOST_IN_SUM, Gaps, accelerator_vendors, quantity, text_label
+from budcluster.hardware.reading.nvidia import VENDOR_ID, NvidiaNode
+from budcluster.hardware.reading.pods import PodRequest, by_node
+from budcluster.hardware.reading.profile import (
     ClusterSum,
     Gpu,
     GpuPool,
@@ -20,7 +20,7 @@ from budcluster.hardware.profile import (
     Network,
     NodeProfile,
 )
-from budcluster.hardware.readiness import closing_taints, is_ready, why_not
+from budcluster.hardware.reading.readiness import closing_taints, is_ready, why_not
 
 DETECTED: Final = "nfd.node.kubernetes.io/feature-labels"
 """NFD's master sets this annotation when it has finished with a node (NFD 0.15 and newer)."""

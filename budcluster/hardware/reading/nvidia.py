@@ -12,10 +12,10 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Final
 
-from budcluster.hardware.hami_annotations import RegisteredGpu, read_register
-from budcluster.hardware.labels import Gaps, device_count, shown, text_label, whole_number
-from budcluster.hardware.pods import PodRequest, holders
-from budcluster.hardware.profile import Gpu, GpuPool, GpuVendor, PodUse, PoolUse, Sharing
+from budcluster.hardware.reading.hami_annotations import RegisteredGpu, read_register
+from budcluster.hardware.reading.labels import Gaps, device_count, shown, text_label, whole_number
+from budcluster.hardware.reading.pods import PodRequest, holders
+from budcluster.hardware.reading.profile import Gpu, GpuPool, GpuVendor, PodUse, PoolUse, Sharing
 
 VENDOR_ID: Final = "10de"
 RESOURCE: Final = "nvidia.com/gpu"

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from budcluster.deployment.sizing import CORES_PER_GPU, GIB, MEMORY_GIB_PER_GPU
-from budcluster.hardware.profile import Gpu, GpuPool, GpuVendor, NodeProfile, Sharing
+from budcluster.deployment.fitting.sizing import CORES_PER_GPU, GIB, MEMORY_GIB_PER_GPU
+from budcluster.hardware.reading.profile import Gpu, GpuPool, GpuVendor, NodeProfile, Sharing
 
 _ALL_CORES: Final = 100
 

@@ -1,0 +1,1 @@
+"""Logs of a deployment: of copies that run, and of attempts that failed."""
