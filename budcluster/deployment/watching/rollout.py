@@ -16,6 +16,7 @@ from budcluster.kube.diagnosis.volumes import claims_of
 from budcluster.kube.errors import Gone, KubeError, NotFound
 from budcluster.kube.resources import DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS, Resource
 from budcluster.kube.times import last_seen, moment
+from budcluster.kube.workloads import is_observed, present_set
 
 Json = Mapping[str, Any]
 
@@ -222,21 +223,6 @@ async def _together(looks: Sequence[Awaitable[PodEvidence]]) -> list[PodEvidence
     return [one for one in found if isinstance(one, PodEvidence)]
 
 
-def present_set(owner: Json, sets: Sequence[Json]) -> Json | None:
-    """The ReplicaSet of the Deployment's present template; None until the controller has taken the template up.
-
-    What the pods of another one show is not this revision's fault. With `Recreate` the controller first counts the
-    generation as seen and empties the old ReplicaSet, which is the newest one until then.
-    """
-    if not _is_observed(owner):
-        return None
-    for one in sets:
-        is_empty = not int(one["spec"].get("replicas") or 0) and _copies(owner)
-        if _revision(one) == _revision(owner) and _belongs(one, owner) and not is_empty:
-            return one
-    return None
-
-
 def happened_since(event: Json, since: datetime | None) -> bool:
     """Whether an event was last seen then or later.
 
@@ -250,25 +236,8 @@ def _is_complete(owner: Json, replicas: int) -> bool:
     """As `kubectl rollout status` decides (Kubernetes 1.36), and no copy too many."""
     status = owner.get("status") or {}
     counted = [int(status.get(name) or 0) for name in ("replicas", "updatedReplicas", "readyReplicas")]
-    return _is_observed(owner) and _copies(owner) == replicas and counted == [replicas] * 3
-
-
-def _is_observed(owner: Json) -> bool:
-    seen = int((owner.get("status") or {}).get("observedGeneration") or 0)
-    return seen >= int(owner["metadata"].get("generation") or 0)
-
-
-def _copies(owner: Json) -> int:
-    return int((owner.get("spec") or {}).get("replicas") or 0)
-
-
-def _belongs(replica_set: Json, owner: Json) -> bool:
-    references = replica_set["metadata"].get("ownerReferences") or ()
-    return any(reference.get("uid") == owner["metadata"]["uid"] for reference in references)
-
-
-def _revision(item: Json) -> str:
-    return str((item["metadata"].get("annotations") or {}).get("deployment.kubernetes.io/revision", ""))
+    copies = int((owner.get("spec") or {}).get("replicas") or 0)
+    return is_observed(owner) and copies == replicas and counted == [replicas] * 3
 
 
 async def settled(lookout: Lookout, patience_s: float) -> Sight:
