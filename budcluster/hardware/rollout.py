@@ -11,6 +11,7 @@ from typing import Any, Final
 from budcluster.hardware.addons import Addon, AddonFailed
 from budcluster.hardware.reading.readiness import is_ready
 from budcluster.kube.client import ClusterClient
+from budcluster.kube.diagnosis.admission import explain_refusal
 from budcluster.kube.diagnosis.finding import Finding
 from budcluster.kube.diagnosis.images import explain_image, explain_pull
 from budcluster.kube.resources import (
@@ -79,7 +80,7 @@ async def wait_until_up(client: ClusterClient, addon: Addon, *, timeout_s: float
             raise NotUp(_sentence(addon, found[0]))
         if waited_s >= timeout_s:
             names = ", ".join(str(one["metadata"]["name"]) for one in late_ones)
-            raise NotUp(f"{names} did not become ready within {timeout_s:.0f} s.")
+            raise NotUp(_refusal(late_ones) or f"{names} did not become ready within {timeout_s:.0f} s.")
         await asyncio.sleep(_POLL_S)
 
 
@@ -211,6 +212,16 @@ def _hopeless(container: Json, cause: Finding | None, *, or_pulling: bool) -> st
         return f"it crashes again and again, with exit code {ended.get('exitCode', 'unknown')}" + (
             f" ({lines[-1][:_SAID]})" if lines else ""
         )
+    return None
+
+
+def _refusal(workloads: Iterable[Json]) -> str | None:
+    """Why the API server takes no pods of theirs, and what to do; None where it takes them."""
+    for workload in workloads:
+        for condition in (workload.get("status") or {}).get("conditions") or ():
+            if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+                found = explain_refusal(str(condition.get("message", "")))
+                return f"{workload['metadata']['name']} has no pods. {found.detail} {found.fix}"
     return None
 
 

@@ -162,6 +162,14 @@ async def test_only_pods_of_the_present_template_tell_that_an_add_on_will_not_co
         await wait_until_up(Shelf(**objects).client, NFD, timeout_s=0)
 
 
+async def test_pods_that_the_cluster_refuses_are_told_with_what_to_do() -> None:
+    refused = workload("d")
+    said = 'pods "worker-x" is forbidden: violates PodSecurity "baseline:latest": hostPath volumes (volume "host")'
+    refused["status"]["conditions"] = [{"type": "ReplicaFailure", "status": "True", "message": said}]
+    with pytest.raises(NotUp, match="worker has no pods.*baseline.*hostPath.*enforce=privileged"):
+        await wait_until_up(Shelf(deployments=[refused]).client, NFD, timeout_s=0)
+
+
 async def test_what_waits_in_a_backoff_is_made_afresh_if_it_is_of_our_release() -> None:
     starting = pod("starting", by="set-2", restarts=9)
     starting["status"]["containerStatuses"][0]["ready"] = False
