@@ -166,7 +166,7 @@ async def test_pods_that_the_cluster_refuses_are_told_with_what_to_do() -> None:
     refused = workload("d")
     said = 'pods "worker-x" is forbidden: violates PodSecurity "baseline:latest": hostPath volumes (volume "host")'
     refused["status"]["conditions"] = [{"type": "ReplicaFailure", "status": "True", "message": said}]
-    with pytest.raises(NotUp, match="worker has no pods.*baseline.*hostPath.*enforce=privileged"):
+    with pytest.raises(NotUp, match=r"worker has no pods.*baseline.*hostPath.*enforce=privileged"):
         await wait_until_up(Shelf(deployments=[refused]).client, NFD, timeout_s=0)
 
 
