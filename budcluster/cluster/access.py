@@ -14,9 +14,12 @@ from budcluster.credentials.vault import Vault
 from budcluster.kit.clock import Clock
 from budcluster.kit.command import LineSink
 from budcluster.kit.database import Database
+from budcluster.kit.errors import DomainError
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.door import Door, Doors
+from budcluster.kube.errors import KubeError
 from budcluster.kube.kubeconfig import Kubeconfig, read_kubeconfig
+from budcluster.kube.refusals import KubeconfigRefused
 
 COLUMN: Final = "clusters.kubeconfig_encrypted"
 
@@ -25,6 +28,10 @@ class NoCredential(Exception):
     """The service holds no credential for this cluster: it was never onboarded to the end."""
 
     next_step = "Onboard the cluster with a kubeconfig: POST /clusters/{id}/onboard."
+
+
+NO_ACCESS: Final = (KubeError, NoCredential, KubeconfigRefused, DomainError)
+"""What whoever follows a cluster for long has to expect of it, and waits out."""
 
 
 def kubeconfig_owner(cluster_id: UUID) -> Owner:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-import structlog
 from pydantic import BaseModel
 
 from budcluster.cluster.access import ClusterAccess
@@ -24,8 +23,6 @@ from budcluster.kube.diagnosis import Finding
 from budcluster.kube.door import Door
 from budcluster.kube.errors import KubeError
 from budcluster.operations.journal import Journals, StepJournal
-
-log = structlog.get_logger(__name__)
 
 _LOOK_EVERY_S: Final = 15.0
 """Without a change that was told of: logs grow quietly."""

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
-from budcluster.cluster.access import NoCredential
+from budcluster.cluster.access import NO_ACCESS
 from budcluster.hardware.inventory_store import (
     Batch,
     InventoryStore,
@@ -35,9 +35,7 @@ from budcluster.kit.database import DatabaseUnavailable
 from budcluster.kit.errors import DomainError
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.door import Door
-from budcluster.kube.errors import KubeError
 from budcluster.kube.follower import Follower
-from budcluster.kube.refusals import KubeconfigRefused
 from budcluster.kube.resources import NODES, PODS
 
 log = structlog.get_logger(__name__)
@@ -45,7 +43,6 @@ log = structlog.get_logger(__name__)
 Json = dict[str, Any]
 _Asked = tuple[int, int]
 """Millicores and bytes that a pod asks for."""
-_NO_ACCESS: Final = (KubeError, NoCredential, KubeconfigRefused, DomainError)
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ class InventoryKeeper:
             try:
                 # In a task of its own: a group whose child fails leaves its own task marked as cancelled (Python 3.11).
                 await asyncio.create_task(self._visit())
-            except* _NO_ACCESS as group:
+            except* NO_ACCESS as group:
                 error = innermost(group)
                 self._problem = error.detail if isinstance(error, DomainError) else str(error)
                 log.info("inventory.interrupted", error=type(error).__name__)

@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
-import structlog
 from prometheus_client import CollectorRegistry
 
 from budcluster.config import Settings
@@ -35,7 +34,6 @@ from budcluster.operations.sweeper import Sweeper
 if TYPE_CHECKING:
     from budcluster.durable.runtime import Activity, Orchestrator, WorkflowHost
 
-log = structlog.get_logger(__name__)
 
 _STOP_GRACE_S: Final = 3.0
 """Seconds that running activities get to end by themselves when the service stops. Most run for minutes and do not."""

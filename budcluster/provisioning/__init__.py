@@ -1,1 +1,1 @@
-"""Making infrastructure: contracts, preflight, Terraform and Ansible."""
+"""Preparing infrastructure: what a cluster must allow and have, and the playbook that makes it ours."""

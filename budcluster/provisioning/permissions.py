@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.ownership import SYSTEM_NAMESPACE
 from budcluster.kube.resources import NAMESPACES, NODES, PODS, SECRETS, Resource
+from budcluster.provisioning.adoption import CLAIMS
 
 
 class Need(NamedTuple):
@@ -20,7 +21,6 @@ _KEEP: Final = (*_MAKE, "delete")
 _EVERYTHING: Final = Resource("*", "*", "*")
 _CRDS: Final = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions")
 _ACCOUNTS: Final = Resource("", "v1", "serviceaccounts")
-_CLAIMS: Final = Resource("budcluster.io", "v1", "claims")
 
 
 def _rbac(plural: str) -> Resource:
@@ -32,7 +32,7 @@ _PREPARING: Final = (
     Need(("list",), Resource("storage.k8s.io", "v1", "storageclasses")),
     Need(_KEEP, NAMESPACES),
     Need(_MAKE, _CRDS),
-    Need(_MAKE, _CLAIMS),
+    Need(_MAKE, CLAIMS),
     Need(_MAKE, _ACCOUNTS, SYSTEM_NAMESPACE),
     Need(("get", "list", *_KEEP), SECRETS, SYSTEM_NAMESPACE),
     Need((*_KEEP, "bind", "escalate"), _rbac("clusterroles")),

@@ -7,8 +7,6 @@ from itertools import groupby
 from typing import Final
 from uuid import UUID
 
-import structlog
-
 from budcluster.api.sse import frame
 from budcluster.cluster.access import ClusterAccess, NoCredential
 from budcluster.deployment import repository
@@ -21,8 +19,6 @@ from budcluster.deployment.values import LABEL_DEPLOYMENT
 from budcluster.kit.database import Database
 from budcluster.kube.errors import KubeError
 from budcluster.kube.refusals import KubeconfigRefused
-
-log = structlog.get_logger(__name__)
 
 Batch = list[Entry | Notice]
 _NOTICE: Final = "# budcluster: "

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 
-from budcluster.cluster.access import NoCredential
+from budcluster.cluster.access import NO_ACCESS
 from budcluster.deployment.logs.attempts import Attempts, Ended, ended_runs, last_lines
 from budcluster.deployment.values import LABEL_DEPLOYMENT
 from budcluster.deployment.watching.pod_events import PodEvents, Subject, subject_of, subjects_of
@@ -29,7 +29,6 @@ from budcluster.kube.diagnosis import Finding, PodEvidence, diagnose
 from budcluster.kube.door import Door
 from budcluster.kube.errors import KubeError
 from budcluster.kube.follower import Follower
-from budcluster.kube.refusals import KubeconfigRefused
 from budcluster.kube.resources import DEPLOYMENTS, EVENTS, PODS
 
 log = structlog.get_logger(__name__)
@@ -44,7 +43,6 @@ _PAUSES: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 _LOGS_AT_ONCE: Final = 32
 """The HTTP client has a hundred connections."""
 _LINES_FOR_DIAGNOSIS: Final = 400
-_NO_ACCESS: Final = (KubeError, NoCredential, KubeconfigRefused, DomainError)
 
 
 class ClusterEye:
@@ -78,7 +76,7 @@ class ClusterEye:
             try:
                 # In a task of its own: a group whose child fails leaves its own task marked as cancelled (Python 3.11).
                 await asyncio.create_task(self._visit())
-            except* _NO_ACCESS as group:
+            except* NO_ACCESS as group:
                 log.info("deployments.watch_interrupted", error=type(innermost(group)).__name__)
             # One that fails while it is cancelled tells of the failure only.
             raise_if_cancelled()

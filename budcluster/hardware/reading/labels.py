@@ -24,8 +24,9 @@ _MAX_DEVICES: Final = 1024
 _PCI: Final = re.compile(
     r"feature\.node\.kubernetes\.io/pci-(?:(?P<cls>[0-9a-f]{4})_)?(?P<vendor>[0-9a-f]{4})(?:_.*)?\.present", re.ASCII
 )
-_ACCELERATOR_CLASSES: Final = ("03", "12", "0b40")
-_PCI_CLASSES: Final = (*_ACCELERATOR_CLASSES, "02")
+ACCELERATOR_CLASSES: Final = ("03", "12", "0b40")
+"""PCI classes of display, processing and co-processor devices."""
+_PCI_CLASSES: Final = (*ACCELERATOR_CLASSES, "02")
 
 
 class Gaps:
@@ -105,7 +106,7 @@ def accelerator_vendors(labels: Mapping[str, Any]) -> set[str]:
         if match is None:
             continue
         cls, vendor = match["cls"], match["vendor"]
-        if cls is None or cls.startswith(_ACCELERATOR_CLASSES):
+        if cls is None or cls.startswith(ACCELERATOR_CLASSES):
             vendors.add(vendor)
         elif not cls.startswith(_PCI_CLASSES):
             vendors.add(cls)  # a configuration with [vendor, device]: the first group is the vendor

@@ -7,7 +7,15 @@ from typing import Any, Final
 
 from budcluster.hardware.reading.accelerators import read_others
 from budcluster.hardware.reading.cpu import read_cpu
-from budcluster.hardware.reading.labels import FEATURE, MOST_IN_SUM, Gaps, accelerator_vendors, quantity, text_label
+from budcluster.hardware.reading.labels import (
+    ACCELERATOR_CLASSES,
+    FEATURE,
+    MOST_IN_SUM,
+    Gaps,
+    accelerator_vendors,
+    quantity,
+    text_label,
+)
 from budcluster.hardware.reading.nvidia import VENDOR_ID, NvidiaNode
 from budcluster.hardware.reading.pods import PodRequest, by_node
 from budcluster.hardware.reading.profile import (
@@ -24,7 +32,6 @@ from budcluster.hardware.reading.readiness import closing_taints, is_ready, why_
 
 DETECTED: Final = "nfd.node.kubernetes.io/feature-labels"
 """NFD's master sets this annotation when it has finished with a node (NFD 0.15 and newer)."""
-ACCELERATOR_CLASSES: Final = ("03", "12", "0b40")
 _TURN: Final = 50
 """Nodes read before other tasks get their turn: about 10 ms."""
 _NAMED: Final = 10

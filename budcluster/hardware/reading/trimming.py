@@ -12,8 +12,8 @@ import orjson
 
 from budcluster.hardware.reading import hami_annotations
 from budcluster.hardware.reading.cpu import WANTED_FLAGS
-from budcluster.hardware.reading.labels import FEATURE
-from budcluster.hardware.reading.reader import ACCELERATOR_CLASSES, DETECTED
+from budcluster.hardware.reading.labels import ACCELERATOR_CLASSES, FEATURE
+from budcluster.hardware.reading.reader import DETECTED
 
 Json = Mapping[str, Any]
 
