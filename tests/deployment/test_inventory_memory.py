@@ -4,10 +4,10 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 
 from budcluster.deployment.inventory_memory import Inventory, InventoryMemory
-from budcluster.hardware.inventory import profile
+from budcluster.hardware.inventory import profiles_of
 from budcluster.hardware.models import InventoryNode
 from budcluster.hardware.reading.trimming import digest_of, trim_node
 from budcluster.kit.database import Database
@@ -29,7 +29,8 @@ async def _look(memory: InventoryMemory, lot: Lot) -> Inventory:
     """The inventory; it says what a reading without any memory says."""
     async with lot.database.reading() as session:
         found = await memory.look(session, lot.cluster_id)
-        read = {node.name: node for node in (await profile(session, lot.cluster_id)).nodes}
+        rows = await session.scalars(select(InventoryNode).where(InventoryNode.cluster_id == lot.cluster_id))
+        read = {node.name: node for node in await profiles_of(session, lot.cluster_id, rows.all())}
     assert {name: node.profile for name, node in found.nodes.items()} == read
     return found
 
