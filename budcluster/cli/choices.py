@@ -32,6 +32,8 @@ def pairs(texts: Sequence[str], *, hint: str, form: str = "NAME=VALUE") -> dict[
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        json.dumps(value, allow_nan=False)
     except ValueError:
         return text
+    return value

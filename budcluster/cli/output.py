@@ -30,7 +30,11 @@ _COLORS = {
 
 def require_yes(question: str, *, yes: bool) -> None:
     """Ask a person whether this is meant; a program that calls meant it. Ends the program with code 1 on a no."""
-    if not yes and sys.stdin.isatty() and not Confirm.ask(escape(question), console=out, default=False):
+    if (
+        not yes
+        and sys.stdin.isatty()
+        and not Confirm.ask(escape(question), console=Console(stderr=True), default=False)
+    ):
         raise typer.Exit(1)
 
 

@@ -78,12 +78,16 @@ class ChangeFollower:
         else:
             payload = ReleasePayload.model_validate(launch_payload(operation))
             before = await _point_to(session, deployment, payload.previous_revision, payload.previous_replicas)
-            if _is_half_removed_yet(deployment, operation):
-                deployment.servable = False
-            else:
+            was_installed = _has_installed(operation)
+            if was_installed or deployment.endpoints:
                 # The new revision may have answered before the operation was cut off and cancelled.
                 deployment.endpoints = endpoints_of(deployment.helm_release, deployment.namespace, before.values)
-                deployment.error = error_of(operation, self._clock)
+            if (deployment.error or {}).get("kind") == DELETION and not was_installed:
+                # What a failed deletion has left is there as before, and its cause is still the one to know.
+                deployment.servable = False
+                move(deployment, DeploymentStatus.FAILED)
+                return
+            deployment.error = error_of(operation, self._clock)
         _settle(deployment)
         if deployment.status is not DeploymentStatus.FAILED:
             deployment.diagnosis = None
@@ -162,10 +166,10 @@ async def _point_to(session: WriteSession, deployment: Deployment, revision: int
     return found
 
 
-def _is_half_removed_yet(deployment: Deployment, change: Operation) -> bool:
-    """Whether a deletion had failed before the change, which ended without bringing the release back."""
-    undone = (change.result or {}).get("undone", ())
-    return (deployment.error or {}).get("kind") == DELETION and refs.INSTALL_RELEASE.name not in undone
+def _has_installed(change: Operation) -> bool:
+    """Whether a change that failed had put its release into the cluster, be it undone or left."""
+    result = change.result or {}
+    return refs.INSTALL_RELEASE.name in (*result.get("undone", ()), *result.get("left", ()))
 
 
 def _settle(deployment: Deployment) -> None:

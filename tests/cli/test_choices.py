@@ -15,6 +15,8 @@ from budcluster.cli.choices import choices
         ('env={"A": "b=c"}', "env", {"A": "b=c"}),
         ("revision=a=b", "revision", "a=b"),
         ("revision=", "revision", ""),
+        ("revision=NaN", "revision", "NaN"),
+        ("max_num_seqs=1e999", "max_num_seqs", "1e999"),
     ],
 )
 def test_a_value_is_json_or_else_text(text: str, field: str, value: object) -> None:

@@ -246,6 +246,10 @@ def test_a_folder_of_the_node_is_given_to_the_user_who_writes_there(helm_environ
     assert owner["resources"]["requests"] == {"cpu": "10m", "memory": "16Mi"}
     assert owner["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN"]}
     assert owner["securityContext"]["runAsNonRoot"] is False, "the kubelet refuses root to a pod that is none"
+    values = chart_values(_plan(cache=cache))
+    del values["podSecurityContext"]["runAsNonRoot"]
+    (owner,) = _pod(_render(values, helm_environment))["initContainers"]
+    assert "runAsNonRoot" not in owner["securityContext"], "values of before make the pods of before: none is replaced"
     by_root = _pod(_render(chart_values(_plan(RuntimeType.SGLANG, cache=cache)), helm_environment))
     assert "initContainers" not in by_root
 

@@ -1,5 +1,6 @@
 """What a row says of its deployment once long work on it has ended badly."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -34,10 +35,10 @@ class Outcomes(Lot):
         await self.records.saw(UUID(deployment_id), ready=1)
         await self.records.reached(UUID(deployment_id), ELSEWHERE)
 
-    async def ended(self, begun: Json, status: OperationStatus, *undone: str) -> Json:
-        """The deployment after its operation has ended so, and these of its steps were taken back."""
+    async def ended(self, begun: Json, status: OperationStatus, *undone: str, left: Sequence[str] = ()) -> Json:
+        """The deployment after its operation has ended so, and these of its steps were taken back or not."""
         error = AWAY if status is OperationStatus.FAILED else None
-        result = {"undone": list(undone), "left": []}
+        result = {"undone": list(undone), "left": list(left)}
         await self.desk.finish(UUID(begun["operation_id"]), status, error=error, result=result)
         return dict((await self.client.get(f"/deployments/{begun['id']}")).json())
 
@@ -93,3 +94,29 @@ async def test_a_deletion_that_fails_promises_nothing_until_the_release_is_broug
     late = await lot.ended(again.json(), OperationStatus.CANCELLED, "install_release", "write_secrets")
     assert (late["status"], late["error"]["operation_id"]) == ("RUNNING", again.json()["operation_id"])
     assert [one["kind"] for one in late["endpoints"]] == ["cluster"]
+
+
+async def test_what_a_failed_deletion_may_have_left_keeps_its_gpus(lot: Outcomes) -> None:
+    path = await lot.served(tensor_parallel_size=8)
+    await lot.ended((await lot.ask("DELETE", path)).json(), OperationStatus.FAILED)
+    assert (await lot.create(tensor_parallel_size=8)).status_code == 409
+
+
+async def test_a_change_that_stays_in_the_cluster_is_told_instead_of_the_deletion_before_it(lot: Outcomes) -> None:
+    path = await lot.served(tensor_parallel_size=8)
+    await lot.ended((await lot.ask("DELETE", path)).json(), OperationStatus.FAILED)
+    again = (await lot.client.patch(path, json={"config": {}})).json()
+    shown = await lot.ended(again, OperationStatus.FAILED, "write_secrets", left=["install_release"])
+    assert (shown["status"], shown["error"]["operation_id"]) == ("FAILED", again["operation_id"])
+    assert [one["kind"] for one in shown["endpoints"]] == ["cluster"]
+    assert (await lot.create(tensor_parallel_size=8)).status_code == 409
+
+
+async def test_a_parked_deployment_that_was_half_removed_is_failed_until_it_is_brought_back(lot: Outcomes) -> None:
+    path = await lot.served()
+    parked = (await lot.client.post(f"{path}/scale", json={"replicas": 0})).json()
+    await lot.finish(parked["operation_id"])
+    await lot.ended((await lot.ask("DELETE", path)).json(), OperationStatus.FAILED)
+    again = (await lot.client.patch(path, json={"config": {}})).json()
+    shown = await lot.ended(again, OperationStatus.CANCELLED)
+    assert (shown["status"], shown["endpoints"], shown["error"]["detail"]) == ("FAILED", [], AWAY.detail)

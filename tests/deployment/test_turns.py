@@ -48,7 +48,7 @@ async def test_retries_wait_for_their_turn_without_a_connection(settings: Settin
 async def test_who_waits_too_long_for_another_process_is_told_to_come_again(
     settings: Settings, database: Database
 ) -> None:
-    hurried = settings.database.model_copy(update={"statement_timeout_s": 0.2})
+    hurried = settings.database.model_copy(update={"statement_timeout_s": 1.0})
     service = quiet_service(settings.model_copy(update={"database": hurried}))
     async with running(service) as app, client_of(app) as client:
         lot = Lot(client, database)
