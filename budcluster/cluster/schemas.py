@@ -137,7 +137,7 @@ class AccountRights(Answer):
 
     role: Literal["cluster-admin", "narrow"]
     why: str
-    may: list[str] = Field(examples=[["everything"]])
+    may: list[str] = Field(default_factory=list, examples=[["everything"]])
 
 
 class AdoptionReport(Answer):
@@ -150,7 +150,7 @@ class AdoptionReport(Answer):
     default_storage_class: str | None
     storage_classes: list[str]
     access: AccountRights
-    addons: list[PresentAddon]
+    addons: list[PresentAddon] = Field(default_factory=list)
     warnings: list[str]
 
 

@@ -159,11 +159,14 @@ class SharingActivities:
     ) -> str:
         """Hand out GPUs as before a change that came to nothing, or whole where that is unknown; what was done.
 
-        Pods that were given GPUs meanwhile lose nothing by that. Nothing is done where anybody hands out GPUs.
+        Pods that were given GPUs meanwhile lose nothing by that. Where others or HAMi hand out GPUs, nothing is done.
         """
         seen = await self._look(door)
         way = former or _whole(about)
         choice = sharing.choose(way.sharing, seen, force=True)
+        if seen.server is choice.server is Server.OPERATOR and former not in {None, about}:
+            await self._bring_operator(cluster_id, door, replace(way, plugin=True))
+            return f"It is as before: {choice.said}"
         if seen.server is not Server.OTHERS or choice.refused or choice.server is Server.OTHERS:
             return ""
         if choice.server is Server.HAMI:

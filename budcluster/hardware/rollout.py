@@ -5,6 +5,7 @@ Pods that run once on each node are not waited for here: a node that is down wou
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from budcluster.kube.client import ClusterClient
 from budcluster.kube.diagnosis.admission import explain_refusal
 from budcluster.kube.diagnosis.finding import Finding
 from budcluster.kube.diagnosis.images import explain_image, explain_pull
+from budcluster.kube.errors import Conflict
 from budcluster.kube.resources import (
     DAEMON_SETS,
     DEPLOYMENTS,
@@ -110,7 +112,8 @@ async def retry_stuck(client: ClusterClient, addon: Addon) -> None:
     makers |= {uid_of(one) for one in await listed(client, REPLICA_SETS, **selected) if controller_of(one) in makers}
     for pod in await listed(client, PODS, **selected):
         if controller_of(pod) in makers and any(map(_backs_off, _containers(pod))):
-            await client.delete(PODS, str(pod["metadata"]["name"]), namespace=addon.namespace)
+            with suppress(Conflict):  # another pod has its name by now
+                await client.delete(PODS, str(pod["metadata"]["name"]), namespace=addon.namespace, uid=uid_of(pod))
 
 
 async def wait_until_gone(client: ClusterClient, *, release: str, namespace: str) -> None:

@@ -153,10 +153,22 @@ class ClusterClient:
         )
 
     async def delete(
-        self, resource: Resource, name: str, *, namespace: str | None = None, propagation: str = "Background"
+        self,
+        resource: Resource,
+        name: str,
+        *,
+        namespace: str | None = None,
+        uid: str | None = None,
+        propagation: str = "Background",
     ) -> bool:
-        """Ask for its removal, which may take longer than this call. False when it is absent already."""
-        path, body = resource.path(namespace=namespace, name=name), {"propagationPolicy": propagation}
+        """Ask for its removal, which may take longer than this call. False when it is absent already.
+
+        With `uid` no other object of that name is removed: raises Conflict then.
+        """
+        path = resource.path(namespace=namespace, name=name)
+        body: dict[str, object] = {"propagationPolicy": propagation}
+        if uid is not None:
+            body |= {"preconditions": {"uid": uid}}
         try:
             await self._connection.json(Call("DELETE", path, "delete", str(resource), {}, orjson.dumps(body)))
         except NotFound:

@@ -7,14 +7,17 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from budcluster.kit.disk import writing_below
 
 _PREFIX: Final = "playbook-"
+_LOCK: Final = ".lock"
+_LONGEST_RUN_S: Final = 86_400.0
 
 
 class PlaybookHomes:
@@ -35,42 +38,42 @@ class PlaybookHomes:
 
     def sweep(self) -> None:
         """Remove what dead processes left. Blocks."""
-        if not self._workspace.is_dir():
-            return
-        # Nobody is between making a folder and locking it meanwhile.
-        workspace = _lock(self._workspace, fcntl.LOCK_EX)
-        try:
-            for home in self._workspace.glob(f"{_PREFIX}*"):
-                self._sweep_one(home)
-        finally:
-            os.close(workspace)
-
-    def _sweep_one(self, home: Path) -> None:
-        try:
-            lock = _lock(home, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return  # somebody's who lives, or it is gone
-        shutil.rmtree(home, ignore_errors=True)
-        os.close(lock)
+        for home in self._workspace.glob(f"{_PREFIX}*"):
+            if _is_abandoned(home):
+                shutil.rmtree(home, ignore_errors=True)
 
     def _make(self) -> tuple[Path, int]:
         with writing_below(self._workspace):
             self._workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
-            workspace = _lock(self._workspace, fcntl.LOCK_SH)
-            try:
-                home = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._workspace))
-                return home, _lock(home, fcntl.LOCK_EX)
-            finally:
-                os.close(workspace)
+            home = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._workspace))
+            # Under its name only when it is held: whoever sweeps finds no lock, or one that tells the truth.
+            fresh = home / f"{_LOCK}.new"
+            lock = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with suppress(OSError):  # a disk that knows no locks
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fresh.rename(home / _LOCK)
+            return home, lock
 
 
-def _lock(folder: Path, how: int) -> int:
-    """Lock a folder until the descriptor is closed. Raises OSError."""
-    # A file in it, since network file systems lock no folders.
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _is_abandoned(home: Path) -> bool:
+    """Whether no living process works in the folder. One without a lock is left alone for a day."""
     try:
-        fcntl.flock(descriptor, how)
+        lock = os.open(home / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return _age_s(home) > _LONGEST_RUN_S
     except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+def _age_s(folder: Path) -> float:
+    try:
+        return time.time() - folder.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -107,6 +107,13 @@ async def test_sharing_can_be_changed_all_the_way_round_and_a_change_that_comes_
     await changed(onboarder, gpu_cluster, cluster_id, "time-slicing", replicas_per_gpu=4, offers=32)
     await changed(onboarder, gpu_cluster, cluster_id, "time-slicing", replicas_per_gpu=2, offers=16)
 
+    forbidden = Fault("forbidden", verbs=("patch",), resources=("clusterpolicies",), times=1)
+    gpu_cluster.call(lambda: gpu_cluster.cluster.faults.add(forbidden))
+    failed = await share(onboarder, cluster_id, mode="time-slicing", replicas_per_gpu=8)
+    assert failed["status"] == "FAILED"
+    assert "as before: GPUs are time-sliced" in failed["error"]["detail"]
+    await offered(onboarder, cluster_id, "time-slicing", 16)
+
     refused = await refused_midway(onboarder, gpu_cluster, cluster_id)
     assert (refused["status"], refused["error"]["type"]) == ("FAILED", "sharing-refused")
     assert "default/training" in refused["error"]["detail"]
@@ -115,7 +122,6 @@ async def test_sharing_can_be_changed_all_the_way_round_and_a_change_that_comes_
 
     # The inventory may know the pod still.
     await changed(onboarder, gpu_cluster, cluster_id, "hami", force=True, offers=80)
-    forbidden = Fault("forbidden", verbs=("patch",), resources=("clusterpolicies",), times=1)
     gpu_cluster.call(lambda: gpu_cluster.cluster.faults.add(forbidden))
     failed = await share(onboarder, cluster_id, mode="none")
     assert failed["status"] == "FAILED"

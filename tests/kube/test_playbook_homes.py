@@ -1,5 +1,6 @@
 """The folder of a playbook run goes with the run, and that of a killed process at the next start of a service."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -48,6 +49,17 @@ def test_folders_of_the_dead_are_swept_and_nothing_else(tmp_path: Path) -> None:
     homes.sweep()
     assert not theirs.exists()
     assert (tmp_path / "helm").is_dir()
+
+
+def test_a_folder_without_a_lock_is_left_alone_for_a_day(tmp_path: Path) -> None:
+    fresh, old = tmp_path / "playbook-fresh", tmp_path / "playbook-old"
+    for home in (fresh, old):
+        home.mkdir()
+        (home / "variables.yml").write_text("{}")
+    os.utime(old, (0, 0))
+    PlaybookHomes(tmp_path).sweep()
+    assert fresh.is_dir()
+    assert not old.exists()
 
 
 def test_a_workspace_that_was_never_used_is_left_alone(tmp_path: Path) -> None:
