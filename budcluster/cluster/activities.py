@@ -42,6 +42,13 @@ class Nothing(BaseModel):
     """A step that leaves no facts behind."""
 
 
+class Prepared(BaseModel):
+    """What is left to be done in a cluster that has an account of ours."""
+
+    ends_other_tokens: bool = False
+    """False where an older version prepared it: that one ended them itself."""
+
+
 @dataclass(frozen=True)
 class ClusterFacts:
     """What a step needs of the row, read in a short session."""
@@ -123,7 +130,7 @@ class OnboardingActivities:
     async def prepare_cluster(self, payload: OnboardingPayload, _: Execution) -> None:
         """Run the playbook, and replace the uploaded credential by that of our own service account."""
 
-        async def act(step: StepJournal) -> Nothing:
+        async def act(step: StepJournal) -> Prepared:
             done = 0
 
             def on_task(task: str) -> None:
@@ -152,10 +159,12 @@ class OnboardingActivities:
                     await adoption.identify(client)
                 await self._keep_credential(facts, own)
             step.percent(99, detail="The service has an account of its own.")
-            return Nothing()
+            return Prepared(ends_other_tokens=True)
 
-        await self._journals.of(payload).run("prepare_cluster", act, gives=Nothing)
+        prepared = await self._journals.of(payload).run("prepare_cluster", act, gives=Prepared)
         # Not before it is written down that the step is done: repeated until then, it needs the upload again.
+        if prepared.ends_other_tokens:
+            await self._end_other_tokens(payload)
         await self._forget_upload(payload.subject_id)
 
     async def read_hardware(self, payload: OperationPayload, _: Execution) -> None:
@@ -197,6 +206,14 @@ class OnboardingActivities:
         async with self._database.writing() as session:
             await addon_records.record_present(session, cluster_id, present)
         return present_addons.told(present)
+
+    async def _end_other_tokens(self, payload: OnboardingPayload) -> None:
+        with verdicts():
+            async with self._access.open(payload.subject_id, operation=str(payload.operation_id)) as door:
+                try:
+                    await onboard.end_other_tokens(door.client, payload.subject_id)
+                except adoption.ManagedElsewhere as error:
+                    raise ClusterManagedElsewhere(error.claimed_as) from error
 
     async def _require_unclaimed(self, client: ClusterClient, facts: ClusterFacts, *, take_over: bool) -> None:
         try:
