@@ -83,5 +83,6 @@ async def require_permissions(client: ClusterClient, *, manage_addons: bool, mod
 def _needs(*, manage_addons: bool, models_namespace: str) -> tuple[Need, ...]:
     if manage_addons:
         return (*_PREPARING, *_INSTALLING)
-    roles = Need((*_MAKE, "bind", "escalate"), _rbac("roles"), models_namespace)
-    return (*_PREPARING, roles, Need(_KEEP, _rbac("rolebindings"), models_namespace))
+    places = (models_namespace, SYSTEM_NAMESPACE)
+    roles = [Need((*_MAKE, "bind", "escalate"), _rbac("roles"), place) for place in places]
+    return (*_PREPARING, *roles, *(Need(_KEEP, _rbac("rolebindings"), place) for place in places))
