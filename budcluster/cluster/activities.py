@@ -16,7 +16,6 @@ from budcluster.cluster.contracts import OnboardingPayload
 from budcluster.cluster.errors import AnotherCluster, ClusterKnownAlready, ClusterManagedElsewhere, ClusterNotFound
 from budcluster.cluster.models import Cluster
 from budcluster.cluster.options import ClusterOptions
-from budcluster.cluster.uploads import forget_upload
 from budcluster.cluster.verdicts import verdicts
 from budcluster.credentials.vault import Vault
 from budcluster.durable.execution import Execution
@@ -128,7 +127,7 @@ class OnboardingActivities:
         await self._journals.of(payload).run("inspect_cluster", act, gives=Nothing)
 
     async def prepare_cluster(self, payload: OnboardingPayload, _: Execution) -> None:
-        """Run the playbook, and replace the uploaded credential by that of our own service account."""
+        """Run the playbook, and keep the credential of our own service account; the uploaded one goes at the end."""
 
         async def act(step: StepJournal) -> Prepared:
             done = 0
@@ -165,7 +164,6 @@ class OnboardingActivities:
         # Not before it is written down that the step is done: repeated until then, it needs the upload again.
         if prepared.ends_other_tokens:
             await self._end_other_tokens(payload)
-        await self._forget_upload(payload.subject_id)
 
     async def read_hardware(self, payload: OperationPayload, _: Execution) -> None:
         """Read the whole profile and keep it."""
@@ -249,16 +247,6 @@ class OnboardingActivities:
             )
             if kept.one_or_none() is None:
                 raise ClusterNotFound(facts.id)
-
-    async def _forget_upload(self, cluster_id: UUID) -> None:
-        try:
-            facts = await self._facts(cluster_id)
-        except ClusterNotFound:
-            return  # the upload went with it
-        if facts.options.keep_upload:
-            return
-        async with self._database.writing() as session:
-            await forget_upload(session, cluster_id)
 
     async def _write(self, cluster_id: UUID, **values: Any) -> None:
         """Change the row; that it is gone is news for whoever wants the work, and they end it."""

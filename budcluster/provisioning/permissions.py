@@ -64,7 +64,7 @@ _INSTALLING: Final = (
 class PermissionsMissing(Exception):
     """The uploaded credential may not do what preparing the cluster needs; the message lists it."""
 
-    next_step = "Upload a kubeconfig of a cluster administrator: it is forgotten once the service has its own account."
+    next_step = "Upload a kubeconfig of a cluster administrator: it is forgotten when the onboarding is done."
 
 
 async def require_permissions(client: ClusterClient, *, manage_addons: bool, models_namespace: str) -> None:
