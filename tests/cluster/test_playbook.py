@@ -1,5 +1,6 @@
 """`playbooks/onboard.yml` with real Ansible: what it grants, that a second run changes nothing, and how it fails."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
@@ -16,6 +17,7 @@ from budcluster.kube.kubeconfig import Kubeconfig, read_kubeconfig
 from budcluster.kube.ownership import ACCOUNT, NARROW, SYSTEM_NAMESPACE, token_secret
 from budcluster.kube.playbooks import PlaybookError, PlaybookRun, TaskFailed
 from budcluster.kube.resources import NAMESPACES, NODES, PODS, SECRETS, Resource
+from budcluster.provisioning.adoption import CLAIMS
 from budcluster.provisioning.ansible import onboard
 from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer
@@ -120,6 +122,29 @@ async def test_a_take_over_ends_the_tokens_of_the_former_service_and_makes_bindi
         assert door.last is not None
         assert door.last.changed == 0
     assert ACCOUNT not in await there(bare_cluster, "ClusterRole")
+
+
+@pytest.mark.parametrize("is_found", [False, True])
+async def test_of_two_that_come_at_once_the_second_leaves_the_cluster_to_the_first(
+    cluster_settings: Settings, bare_cluster: KubernetesServer, is_found: bool
+) -> None:
+    upload = read_kubeconfig(bare_cluster.kubeconfig(), now=SystemClock().now(), allow_local=True)
+    ours, first = UUID(int=1), {"cluster": str(UUID(int=2)), "name": "theirs"}
+    async with make_doors(cluster_settings).open(upload) as door, asyncio.TaskGroup() as others:
+        await prepared(door.client, claim={"cluster": str(ours), "name": "lab"})
+        if not is_found:
+            await door.client.delete(CLAIMS, "this-cluster")
+
+        def onboard_elsewhere(task: str) -> None:
+            if task.startswith("Leave a cluster alone"):
+                others.create_task(prepared(door.client, claim=first))
+
+        with pytest.raises(TaskFailed, match="Write down who manages this cluster"):
+            await onboard.prepare(
+                door, cluster_id=ours, name="lab", manage_addons=True, models_namespace=MODELS,
+                on_task=onboard_elsewhere,
+            )  # fmt: skip
+        assert (await door.client.get(CLAIMS, "this-cluster"))["spec"] == first
 
 
 async def is_accepted(kubeconfig: Kubeconfig) -> bool:
