@@ -35,7 +35,7 @@ _PREPARING: Final = (
     Need(_MAKE, CLAIMS),
     Need(_MAKE, _ACCOUNTS, SYSTEM_NAMESPACE),
     Need(("get", "list", *_KEEP), SECRETS, SYSTEM_NAMESPACE),
-    Need((*_KEEP, "bind", "escalate"), _rbac("clusterroles")),
+    Need(("list", *_KEEP, "bind", "escalate"), _rbac("clusterroles")),
     Need(_KEEP, _rbac("clusterrolebindings")),
 )
 """What `playbooks/onboard.yml` does, and deletion if it comes before there is an account of our own."""

@@ -118,10 +118,12 @@ async def test_a_take_over_ends_the_tokens_of_the_former_service_and_makes_bindi
             assert not await is_accepted(former)
             assert await client.may("list", NODES)
             assert await client.may("create", SECRETS, namespace=MODELS)
+        assert ACCOUNT not in await there(bare_cluster, "ClusterRole")
+        await opened.client.create(ROLES, {"metadata": {"name": ACCOUNT}, "rules": []})
         assert await prepare(door, manage_addons=False, number=2) == heir
         assert door.last is not None
         assert door.last.changed == 0
-    assert ACCOUNT not in await there(bare_cluster, "ClusterRole")
+    assert ACCOUNT in await there(bare_cluster, "ClusterRole")  # somebody else's
 
 
 @pytest.mark.parametrize("is_found", [False, True])

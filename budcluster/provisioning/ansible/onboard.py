@@ -17,7 +17,7 @@ from budcluster.kube.resources import NAMESPACES, SECRETS
 from budcluster.kube.versions import OLDEST_SUPPORTED
 from budcluster.provisioning.adoption import require_unclaimed
 
-TASKS: Final = 15
+TASKS: Final = 16
 """Tasks of the playbook, for the progress."""
 _TIMEOUT_S: Final = 600.0
 
