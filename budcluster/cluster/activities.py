@@ -16,7 +16,6 @@ from budcluster.cluster.contracts import OnboardingPayload
 from budcluster.cluster.errors import AnotherCluster, ClusterKnownAlready, ClusterManagedElsewhere, ClusterNotFound
 from budcluster.cluster.models import Cluster
 from budcluster.cluster.options import ClusterOptions
-from budcluster.cluster.uploads import forget_upload
 from budcluster.cluster.verdicts import verdicts
 from budcluster.credentials.vault import Vault
 from budcluster.durable.execution import Execution
@@ -40,6 +39,13 @@ from budcluster.provisioning.permissions import require_permissions
 
 class Nothing(BaseModel):
     """A step that leaves no facts behind."""
+
+
+class Prepared(BaseModel):
+    """What is left to be done in a cluster that has an account of ours."""
+
+    ends_other_tokens: bool = False
+    """False where an older version prepared it: that one ended them itself."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +127,9 @@ class OnboardingActivities:
         await self._journals.of(payload).run("inspect_cluster", act, gives=Nothing)
 
     async def prepare_cluster(self, payload: OnboardingPayload, _: Execution) -> None:
-        """Run the playbook, and replace the uploaded credential by that of our own service account."""
+        """Run the playbook, and keep the credential of our own service account; the uploaded one goes at the end."""
 
-        async def act(step: StepJournal) -> Nothing:
+        async def act(step: StepJournal) -> Prepared:
             done = 0
 
             def on_task(task: str) -> None:
@@ -152,11 +158,12 @@ class OnboardingActivities:
                     await adoption.identify(client)
                 await self._keep_credential(facts, own)
             step.percent(99, detail="The service has an account of its own.")
-            return Nothing()
+            return Prepared(ends_other_tokens=True)
 
-        await self._journals.of(payload).run("prepare_cluster", act, gives=Nothing)
+        prepared = await self._journals.of(payload).run("prepare_cluster", act, gives=Prepared)
         # Not before it is written down that the step is done: repeated until then, it needs the upload again.
-        await self._forget_upload(payload.subject_id)
+        if prepared.ends_other_tokens:
+            await self._end_other_tokens(payload)
 
     async def read_hardware(self, payload: OperationPayload, _: Execution) -> None:
         """Read the whole profile and keep it."""
@@ -198,6 +205,14 @@ class OnboardingActivities:
             await addon_records.record_present(session, cluster_id, present)
         return present_addons.told(present)
 
+    async def _end_other_tokens(self, payload: OnboardingPayload) -> None:
+        with verdicts():
+            async with self._access.open(payload.subject_id, operation=str(payload.operation_id)) as door:
+                try:
+                    await onboard.end_other_tokens(door.client, payload.subject_id)
+                except adoption.ManagedElsewhere as error:
+                    raise ClusterManagedElsewhere(error.claimed_as) from error
+
     async def _require_unclaimed(self, client: ClusterClient, facts: ClusterFacts, *, take_over: bool) -> None:
         try:
             await adoption.require_unclaimed(client, facts.id)
@@ -232,16 +247,6 @@ class OnboardingActivities:
             )
             if kept.one_or_none() is None:
                 raise ClusterNotFound(facts.id)
-
-    async def _forget_upload(self, cluster_id: UUID) -> None:
-        try:
-            facts = await self._facts(cluster_id)
-        except ClusterNotFound:
-            return  # the upload went with it
-        if facts.options.keep_upload:
-            return
-        async with self._database.writing() as session:
-            await forget_upload(session, cluster_id)
 
     async def _write(self, cluster_id: UUID, **values: Any) -> None:
         """Change the row; that it is gone is news for whoever wants the work, and they end it."""

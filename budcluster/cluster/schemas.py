@@ -62,8 +62,8 @@ class Onboarding(Body):
     kubeconfig: str = Field(
         min_length=1,
         max_length=1024 * 1024,
-        description="YAML or JSON, everything inline. It is rebuilt, sealed, and forgotten once the service has an "
-        "account of its own in the cluster.",
+        description="YAML or JSON, everything inline. It is rebuilt, sealed, and forgotten at the end of the "
+        "onboarding that gives the service an account of its own in the cluster.",
         examples=["apiVersion: v1\nkind: Config\n…"],
     )
     context: str | None = Field(

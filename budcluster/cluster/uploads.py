@@ -1,4 +1,8 @@
-"""The kubeconfig that was uploaded to onboard a cluster: sealed, wanted until the service has an account of its own."""
+"""The kubeconfig that was uploaded to onboard a cluster: sealed, kept until that has ended.
+
+Wanted only until the service has an account of its own. But only the end of the operation forgets it, in the
+transaction that frees the cluster: a step that comes late would forget the upload of a newer one.
+"""
 
 from uuid import UUID, uuid4
 

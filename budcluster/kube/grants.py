@@ -51,7 +51,7 @@ def in_words(namespace: str) -> list[str]:
     return [
         f"in the namespace {namespace}: everything that serving models needs, its Secrets included",
         "everywhere: read nodes, namespaces, storage classes, usage, and pods with their whole specification",
-        f"in the namespace {SYSTEM_NAMESPACE}: read the account's own token, and delete all, to leave",
+        f"in the namespace {SYSTEM_NAMESPACE}: read and delete Secrets (our tokens), and delete all, to leave",
         "nothing else: no Secrets, workloads or logs of other namespaces, and no add-ons",
     ]
 

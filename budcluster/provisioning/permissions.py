@@ -35,7 +35,7 @@ _PREPARING: Final = (
     Need(_MAKE, CLAIMS),
     Need(_MAKE, _ACCOUNTS, SYSTEM_NAMESPACE),
     Need(("get", "list", *_KEEP), SECRETS, SYSTEM_NAMESPACE),
-    Need((*_KEEP, "bind", "escalate"), _rbac("clusterroles")),
+    Need(("list", *_KEEP, "bind", "escalate"), _rbac("clusterroles")),
     Need(_KEEP, _rbac("clusterrolebindings")),
 )
 """What `playbooks/onboard.yml` does, and deletion if it comes before there is an account of our own."""
@@ -64,7 +64,7 @@ _INSTALLING: Final = (
 class PermissionsMissing(Exception):
     """The uploaded credential may not do what preparing the cluster needs; the message lists it."""
 
-    next_step = "Upload a kubeconfig of a cluster administrator: it is forgotten once the service has its own account."
+    next_step = "Upload a kubeconfig of a cluster administrator: it is forgotten when the onboarding is done."
 
 
 async def require_permissions(client: ClusterClient, *, manage_addons: bool, models_namespace: str) -> None:
@@ -83,5 +83,6 @@ async def require_permissions(client: ClusterClient, *, manage_addons: bool, mod
 def _needs(*, manage_addons: bool, models_namespace: str) -> tuple[Need, ...]:
     if manage_addons:
         return (*_PREPARING, *_INSTALLING)
-    roles = Need((*_MAKE, "bind", "escalate"), _rbac("roles"), models_namespace)
-    return (*_PREPARING, roles, Need(_KEEP, _rbac("rolebindings"), models_namespace))
+    places = (models_namespace, SYSTEM_NAMESPACE)
+    roles = [Need((*_MAKE, "bind", "escalate"), _rbac("roles"), place) for place in places]
+    return (*_PREPARING, *roles, *(Need(_KEEP, _rbac("rolebindings"), place) for place in places))

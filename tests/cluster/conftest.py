@@ -3,6 +3,7 @@
 Ansible takes seconds, so its one playbook is played by hand here; `test_onboarding` runs the real one.
 """
 
+import base64
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -77,11 +78,17 @@ async def prepared(client: ClusterClient, *, claim: dict[str, str], is_admin: bo
     await client.apply(CLAIMS, named("budcluster.io/v1", "Claim", "this-cluster") | {"spec": claim}, force=True)
     inside = {"namespace": SYSTEM_NAMESPACE}
     await client.apply(ACCOUNTS, named("v1", "ServiceAccount", ACCOUNT, **inside), **inside, force=True)
-    about = {"annotations": {"kubernetes.io/service-account.name": ACCOUNT}, **inside}
-    token = token_secret(claim["cluster"])
-    secret = named("v1", "Secret", token, **about) | {"type": "kubernetes.io/service-account-token"}
-    await client.apply(SECRETS, secret, **inside, force=True)
+    await make_token(client, token_secret(claim["cluster"]), labels={**OWNED, "budcluster.io/claim": claim["cluster"]})
     await bind(client, ACCOUNT, to="cluster-admin" if is_admin else "view")
+
+
+async def make_token(client: ClusterClient, name: str, **metadata: Any) -> str:
+    """A token of the service's account, in a Secret of this name. As older versions made it, where nothing is said."""
+    about = {"annotations": {"kubernetes.io/service-account.name": ACCOUNT}, "namespace": SYSTEM_NAMESPACE, **metadata}
+    secret = named("v1", "Secret", name, **about) | {"type": "kubernetes.io/service-account-token"}
+    await client.apply(SECRETS, secret, namespace=SYSTEM_NAMESPACE, force=True)
+    made = await client.get(SECRETS, name, namespace=SYSTEM_NAMESPACE)
+    return base64.b64decode(made["data"]["token"]).decode()
 
 
 async def bind(client: ClusterClient, name: str, *, to: str) -> None:
@@ -97,7 +104,7 @@ async def bind(client: ClusterClient, name: str, *, to: str) -> None:
 
 def named(version: str, kind: str, name: str, **metadata: Any) -> dict[str, Any]:
     """An object that bears our mark."""
-    return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "labels": dict(OWNED), **metadata}}
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "labels": dict(OWNED)} | metadata}
 
 
 class DoorsByHand:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from budcluster.kube.ownership import SYSTEM_NAMESPACE
 from budcluster.kube.resources import NODES, Resource
 from budcluster.provisioning.permissions import PermissionsMissing, require_permissions
 
@@ -40,9 +41,12 @@ async def test_all_that_is_missing_is_listed_at_once() -> None:
     assert str(refused.value) == (f"The credential may not: bind {ROLES}, list pods, create/delete {webhooks}.")
 
 
-async def test_a_narrow_role_needs_less_but_the_roles_of_its_namespace() -> None:
+async def test_a_narrow_role_needs_less_but_the_roles_of_its_namespaces() -> None:
     cluster = Cluster(("patch", str(NODES)), ("list", "pods"))
     await ask(cluster, manage_addons=False)
-    assert ("bind", "roles.rbac.authorization.k8s.io", "models") in cluster.asked
-    with pytest.raises(PermissionsMissing, match=r"escalate roles.* in models"):
+    asked = {(verb, namespace) for verb, kind, namespace in cluster.asked if kind == "roles.rbac.authorization.k8s.io"}
+    assert asked == {(v, n) for v in ("create", "patch", "bind", "escalate") for n in ("models", SYSTEM_NAMESPACE)}
+    with pytest.raises(
+        PermissionsMissing, match=rf"escalate roles.* in models, .*escalate roles.* in {SYSTEM_NAMESPACE}"
+    ):
         await ask(Cluster(("escalate", "roles.rbac.authorization.k8s.io")), manage_addons=False)

@@ -1,6 +1,8 @@
 """`playbooks/onboard.yml` with real Ansible: what it grants, that a second run changes nothing, and how it fails."""
 
-from typing import Any
+import asyncio
+from dataclasses import replace
+from typing import Any, Final
 from uuid import UUID
 
 import pytest
@@ -12,17 +14,19 @@ from budcluster.kube.client import ClusterClient
 from budcluster.kube.door import Door
 from budcluster.kube.errors import Unauthorized
 from budcluster.kube.kubeconfig import Kubeconfig, read_kubeconfig
-from budcluster.kube.ownership import ACCOUNT, NARROW, SYSTEM_NAMESPACE
+from budcluster.kube.ownership import ACCOUNT, NARROW, SYSTEM_NAMESPACE, token_secret
 from budcluster.kube.playbooks import PlaybookError, PlaybookRun, TaskFailed
 from budcluster.kube.resources import NAMESPACES, NODES, PODS, SECRETS, Resource
+from budcluster.provisioning.adoption import CLAIMS
 from budcluster.provisioning.ansible import onboard
 from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer
-from tests.cluster.conftest import BINDINGS, named
+from tests.cluster.conftest import BINDINGS, make_token, named, prepared
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 MODELS = "budcluster-models"
+NO_CERTIFICATE: Final[dict[str, Any]] = {"client_certificate": None, "client_key": None}
 ROLES = Resource("rbac.authorization.k8s.io", "v1", "clusterroles")
 ROLE_BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings")
 
@@ -49,11 +53,13 @@ async def test_both_roles_are_granted_exactly_and_a_second_run_changes_nothing(
     cluster_settings: Settings, bare_cluster: KubernetesServer
 ) -> None:
     upload = read_kubeconfig(bare_cluster.kubeconfig(), now=SystemClock().now(), allow_local=True)
-    first = upload
     async with make_doors(cluster_settings).open(upload) as opened:
         door = Recorder(opened)
+        await prepared(opened.client, claim={"cluster": str(UUID(int=1)), "name": "lab"})
+        await opened.client.delete(SECRETS, token_secret(UUID(int=1)), namespace=SYSTEM_NAMESPACE)
+        of_old = first = replace(upload, token=await make_token(opened.client, f"{ACCOUNT}-token"), **NO_CERTIFICATE)
         for manage_addons in (True, False):
-            async with make_doors(cluster_settings).open(first) as own:  # the second time our own account
+            async with make_doors(cluster_settings).open(first) as own:  # our own account each time
                 first = await prepare(own, manage_addons=manage_addons)
             tasks: list[str] = []
             second = await onboard.prepare(
@@ -71,7 +77,11 @@ async def test_both_roles_are_granted_exactly_and_a_second_run_changes_nothing(
                 assert await client.may("*", Resource("*", "*", "*")) is manage_addons
         claim = await opened.client.get(Resource("budcluster.io", "v1", "claims"), "this-cluster")
         assert claim["spec"] == {"cluster": str(UUID(int=1)), "name": "{{ lookup('pipe','id') }}"}
+    assert await is_accepted(of_old)
     async with ClusterClient(first) as client:
+        for _ in range(2):
+            await onboard.end_other_tokens(client, UUID(int=1))
+        assert not await is_accepted(of_old)
         assert await client.may("list", NODES)
         assert await client.may("list", PODS)
         assert await client.may("create", SECRETS, namespace=MODELS)
@@ -102,16 +112,51 @@ async def test_a_take_over_ends_the_tokens_of_the_former_service_and_makes_bindi
         with pytest.raises(TaskFailed, match=f"Another budcluster manages this cluster, as {UUID(int=1)}"):
             await prepare(door, manage_addons=False, number=2)
         heir = await prepare(door, manage_addons=False, number=2, take_over=True)
-        async with ClusterClient(former) as client:
-            with pytest.raises(Unauthorized):
-                await client.read("/version")
+        assert await is_accepted(former)
         async with ClusterClient(heir) as client:
+            await onboard.end_other_tokens(client, UUID(int=2))
+            assert not await is_accepted(former)
             assert await client.may("list", NODES)
             assert await client.may("create", SECRETS, namespace=MODELS)
+        assert ACCOUNT not in await there(bare_cluster, "ClusterRole")
+        await opened.client.create(ROLES, {"metadata": {"name": ACCOUNT}, "rules": []})
         assert await prepare(door, manage_addons=False, number=2) == heir
         assert door.last is not None
         assert door.last.changed == 0
-    assert ACCOUNT not in await there(bare_cluster, "ClusterRole")
+    assert ACCOUNT in await there(bare_cluster, "ClusterRole")  # somebody else's
+
+
+@pytest.mark.parametrize("is_found", [False, True])
+async def test_of_two_that_come_at_once_the_second_leaves_the_cluster_to_the_first(
+    cluster_settings: Settings, bare_cluster: KubernetesServer, is_found: bool
+) -> None:
+    upload = read_kubeconfig(bare_cluster.kubeconfig(), now=SystemClock().now(), allow_local=True)
+    ours, first = UUID(int=1), {"cluster": str(UUID(int=2)), "name": "theirs"}
+    async with make_doors(cluster_settings).open(upload) as door, asyncio.TaskGroup() as others:
+        await prepared(door.client, claim={"cluster": str(ours), "name": "lab"})
+        if not is_found:
+            await door.client.delete(CLAIMS, "this-cluster")
+
+        def onboard_elsewhere(task: str) -> None:
+            if task.startswith("Leave a cluster alone"):
+                others.create_task(prepared(door.client, claim=first))
+
+        with pytest.raises(TaskFailed, match="Write down who manages this cluster"):
+            await onboard.prepare(
+                door, cluster_id=ours, name="lab", manage_addons=True, models_namespace=MODELS,
+                on_task=onboard_elsewhere,
+            )  # fmt: skip
+        assert (await door.client.get(CLAIMS, "this-cluster"))["spec"] == first
+
+
+async def is_accepted(kubeconfig: Kubeconfig) -> bool:
+    """Whether the cluster still takes this credential."""
+    async with ClusterClient(kubeconfig) as client:
+        try:
+            await client.read("/version")
+        except Unauthorized:
+            return False
+    return True
 
 
 def bare(found: dict[str, Any]) -> dict[str, Any]:

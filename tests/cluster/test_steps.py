@@ -6,13 +6,16 @@ from uuid import uuid4
 import pytest
 
 from budcluster.durable.errors import NonRetryableError
-from budcluster.kube.errors import Unreachable
+from budcluster.kube.errors import NotFound, ServerFailed, Unreachable
+from budcluster.kube.ownership import SYSTEM_NAMESPACE, token_secret
 from budcluster.kube.playbooks import AnsibleMissing, PlaybookMissing, TaskFailed
+from budcluster.kube.resources import SECRETS
 from budcluster.operations.journal import Journal, Journals
 from budcluster.operations.models import StepStatus
 from sandbox.kubernetes.cluster import Options
+from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer
-from tests.cluster.conftest import CALL, ByHand, prepared
+from tests.cluster.conftest import CALL, ByHand, make_token, prepared
 from tests.kube.certificates import OTHER, b64
 
 
@@ -44,18 +47,60 @@ async def test_a_step_killed_after_it_kept_its_credential_is_simply_done_again(
     assert (await by_hand.row(cluster_id)).kubeconfig_encrypted is not None
     await by_hand.onboarding().prepare_cluster(payload, CALL)
     assert (await by_hand.step(payload, "prepare_cluster")).status is StepStatus.SUCCEEDED
-    assert (by_hand.playbooks.runs, await by_hand.uploads(cluster_id)) == (2, 0)
+    assert by_hand.playbooks.runs == 2
 
 
-@pytest.mark.parametrize("keep_upload", [False, True])
-async def test_a_step_that_is_done_forgets_the_upload_unless_told_otherwise(
-    by_hand: ByHand, bare_cluster: KubernetesServer, keep_upload: bool
+async def test_tokens_from_before_end_once_our_own_is_stored_and_a_death_before_that_harms_nothing(
+    by_hand: ByHand, bare_cluster: KubernetesServer
+) -> None:
+    async with by_hand.administrator(bare_cluster) as client:
+        cluster_id = await by_hand.registered()
+        await prepared(client, claim={"cluster": str(cluster_id), "name": "lab"})
+        await client.delete(SECRETS, token_secret(cluster_id), namespace=SYSTEM_NAMESPACE)
+        ours_of_old = bare_cluster.kubeconfig(token=await make_token(client, "budcluster-token"))
+        payload = await by_hand.asked(cluster_id, ours_of_old)
+        forgetful = ForgetfulJournals(by_hand.database, by_hand.notices)
+        with pytest.raises(Killed):  # the upload is needed again
+            await by_hand.onboarding(forgetful).prepare_cluster(payload, CALL)
+        dying = Fault("unavailable", verbs=("delete",), resources=("secrets",))
+        with bare_cluster.fault(dying), pytest.raises(ServerFailed):
+            await by_hand.onboarding().prepare_cluster(payload, CALL)
+        async with by_hand.access().open(cluster_id, operation="test") as door:
+            await door.client.read("/version")
+        assert await client.get(SECRETS, "budcluster-token", namespace=SYSTEM_NAMESPACE)
+        for _ in range(2):
+            await by_hand.onboarding().prepare_cluster(payload, CALL)
+        with pytest.raises(NotFound):
+            await client.get(SECRETS, "budcluster-token", namespace=SYSTEM_NAMESPACE)
+    async with by_hand.access().open(cluster_id, operation="test") as door:
+        await door.client.read("/version")
+    assert by_hand.playbooks.runs == 2
+
+
+async def test_no_token_ends_in_a_cluster_that_was_taken_over_meanwhile(
+    by_hand: ByHand, bare_cluster: KubernetesServer
+) -> None:
+    heir = str(uuid4())
+    cluster_id = await by_hand.registered()
+    payload = await by_hand.asked(cluster_id, bare_cluster.kubeconfig())
+    dying = Fault("unavailable", verbs=("list",), resources=("secrets",))
+    with bare_cluster.fault(dying), pytest.raises(ServerFailed):
+        await by_hand.onboarding().prepare_cluster(payload, CALL)
+    async with by_hand.administrator(bare_cluster) as client:
+        await prepared(client, claim={"cluster": heir, "name": "theirs"})
+        with pytest.raises(NonRetryableError, match=heir):
+            await by_hand.onboarding().prepare_cluster(payload, CALL)
+        assert await client.get(SECRETS, token_secret(heir), namespace=SYSTEM_NAMESPACE)
+
+
+async def test_a_step_that_is_done_is_not_done_again_and_leaves_the_upload_to_the_end(
+    by_hand: ByHand, bare_cluster: KubernetesServer
 ) -> None:
     cluster_id = await by_hand.registered()
-    payload = await by_hand.asked(cluster_id, bare_cluster.kubeconfig(), keep_upload=keep_upload)
+    payload = await by_hand.asked(cluster_id, bare_cluster.kubeconfig())
     for _ in range(2):  # killed before it was told to the engine, it is done again
         await by_hand.onboarding().prepare_cluster(payload, CALL)
-        assert await by_hand.uploads(cluster_id) == keep_upload
+        assert await by_hand.uploads(cluster_id) == 1
     assert by_hand.playbooks.runs == 1
 
 

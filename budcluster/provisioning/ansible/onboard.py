@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
+from budcluster.kube.client import ClusterClient
 from budcluster.kube.door import Door
 from budcluster.kube.errors import Forbidden, NotFound
 from budcluster.kube.grants import narrow_rules
@@ -14,6 +15,7 @@ from budcluster.kube.ownership import OWNED, SYSTEM_NAMESPACE, token_secret
 from budcluster.kube.playbooks import TaskSink
 from budcluster.kube.resources import NAMESPACES, SECRETS
 from budcluster.kube.versions import OLDEST_SUPPORTED
+from budcluster.provisioning.adoption import require_unclaimed
 
 TASKS: Final = 16
 """Tasks of the playbook, for the progress."""
@@ -37,7 +39,8 @@ async def prepare(
     """Make namespace, definitions and service account; the kubeconfig of that account, with the same server and CA.
 
     Without `manage_addons` the account may serve models in `models_namespace`, and is no administrator. Idempotent.
-    With `take_over` the tokens of whoever managed the cluster under another id end; without, such a cluster is refused.
+    A cluster that is managed under another id is refused, unless `take_over`. Tokens from before go on working until
+    `end_other_tokens`: the one that is used here may be among them.
 
     Raises PlaybookError, KubeError, TokenMissing.
     """
@@ -71,6 +74,19 @@ async def _token(door: Door, name: str) -> str:
         raise TokenMissing(
             "The cluster has not written a token for the service account yet; its controller manager may be slow."
         ) from error
+
+
+async def end_other_tokens(client: ClusterClient, cluster_id: UUID) -> None:
+    """End what whoever managed the cluster before reaches it with: another budcluster, or an older version of ours.
+
+    With the credential that `prepare` gave, once it is stored. Idempotent. Raises ManagedElsewhere, KubeError.
+    """
+    await require_unclaimed(client, cluster_id)
+    labels = [f"{label}={value}" for label, value in OWNED.items()] + [f"budcluster.io/claim!={cluster_id}"]
+    others = client.list_pages(SECRETS, namespace=SYSTEM_NAMESPACE, label_selector=",".join(labels))
+    names = [secret["metadata"]["name"] async for page in others for secret in page["items"]]
+    for name in names:
+        await client.delete(SECRETS, name, namespace=SYSTEM_NAMESPACE)
 
 
 async def clean_up(door: Door) -> list[str]:
