@@ -22,7 +22,7 @@ from budcluster.cluster.followers import CHOICES, OPTIONS_BEFORE, record, standi
 from budcluster.cluster.lifecycle import move
 from budcluster.cluster.models import Cluster, ClusterStatus
 from budcluster.cluster.options import ClusterOptions
-from budcluster.cluster.uploads import keep_upload
+from budcluster.cluster.uploads import forget_upload, keep_upload
 from budcluster.credentials.vault import Vault
 from budcluster.hardware.gpu_holders import gpu_holders
 from budcluster.kit.clock import Clock
@@ -113,7 +113,9 @@ class ClusterWork:
     ) -> tuple[Cluster, Operation]:
         """Ask for a fresh look at the hardware. Raises ClusterNotFound, ClusterNotReady, OperationBusy."""
         cluster = await self._ready(session, cluster_id)
-        return cluster, await self._request(session, cluster, "detect_hardware", actor)
+        operation = await self._request(session, cluster, "detect_hardware", actor)
+        await self._forget_overtaken(session, cluster)
+        return cluster, operation
 
     async def share_gpus(
         self, session: WriteSession, cluster_id: UUID, *, options: ClusterOptions, force: bool, actor: str
@@ -126,6 +128,7 @@ class ClusterWork:
             OPTIONS_BEFORE: ClusterOptions.of(cluster).as_settings(),
         }
         operation = await self._request(session, cluster, "share_gpus", actor, payload=payload)
+        await self._forget_overtaken(session, cluster)
         cluster.settings = options.as_settings()
         await session.flush()
         await record(session, actor, "cluster.sharing_requested", cluster, facts={"mode": options.gpu_sharing})
@@ -168,6 +171,11 @@ class ClusterWork:
             supersedes=supersedes,
             cancelable=not supersedes,
         )
+
+    async def _forget_overtaken(self, session: WriteSession, cluster: Cluster) -> None:
+        """A failed renewal cannot be retried after newer work: nothing needs what was uploaded for it."""
+        if not ClusterOptions.of(cluster).keep_upload:
+            await forget_upload(session, cluster.id)
 
     async def _ready(self, session: WriteSession, cluster_id: UUID) -> Cluster:
         cluster = await self._locked(session, cluster_id)

@@ -213,6 +213,17 @@ async def test_an_upload_is_forgotten_also_where_the_cluster_is_being_deleted(
     assert (await client.get("/credentials")).json()["items"] == []
 
 
+async def test_an_upload_is_forgotten_when_newer_work_has_taken_its_retry_away(
+    client: httpx.AsyncClient, service: Service
+) -> None:
+    cluster_id = await in_service(client, service)
+    await onboard(client, str(cluster_id), make_document())
+    await ended(service, cluster_id, OperationStatus.FAILED, begun="check_access")
+    assert (await client.get("/credentials")).json()["items"]
+    assert (await client.post(f"/clusters/{cluster_id}/detect-hardware")).status_code == 202
+    assert (await client.get("/credentials")).json()["items"] == []
+
+
 async def test_choices_that_are_left_out_stay_as_they_are(client: httpx.AsyncClient, service: Service) -> None:
     cluster_id = await in_service(client, service, settings={"gpu_sharing": "none", "keep_upload": True})
     assert (await onboard(client, str(cluster_id), make_document(), replicas_per_gpu=4)).status_code == 202
