@@ -37,6 +37,7 @@ class DeployFollower:
         if deployment is None or deployment.status is DeploymentStatus.DELETING:
             return
         if operation.status is OperationStatus.SUCCEEDED:
+            _note_answer(deployment)
             _settle(deployment)
             deployment.error = deployment.diagnosis = None
         else:
@@ -74,6 +75,7 @@ class ChangeFollower:
         if deployment is None or deployment.status is DeploymentStatus.DELETING:
             return
         if operation.status is OperationStatus.SUCCEEDED:
+            _note_answer(deployment)
             deployment.error = deployment.diagnosis = None
         else:
             payload = ReleasePayload.model_validate(launch_payload(operation))
@@ -170,6 +172,12 @@ def _has_installed(change: Operation) -> bool:
     """Whether a change that failed had put its release into the cluster, be it undone or left."""
     result = change.result or {}
     return refs.INSTALL_RELEASE.name in (*result.get("undone", ()), *result.get("left", ()))
+
+
+def _note_answer(deployment: Deployment) -> None:
+    """A prompt was answered just now: what was seen last may be older, after an outage for one."""
+    if deployment.replicas_desired:
+        deployment.servable = True
 
 
 def _settle(deployment: Deployment) -> None:
