@@ -60,11 +60,10 @@ class AddonActivities:
             detection = await nfd.wait_until_detected(
                 door.client, timeout_s=self._detection_timeout_s, on_progress=on_progress
             )
+            for name in detection.missing:
+                step.log(f"Not detected in time: {name}")
             for sentence in detection.not_covered:
                 step.log(f"Not covered: {sentence}")
-            said = f"{len(detection.covered)} of {len(detection.covered) + len(detection.missing)} nodes were detected."
-            if not detection.missing:
-                return said
-            return f"{said} Not within {self._detection_timeout_s:.0f} s: {', '.join(detection.missing[:50])}."
+            return detection.said(self._detection_timeout_s)
 
         await self._steps.run(payload, "detect_nodes", work)

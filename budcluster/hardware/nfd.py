@@ -19,6 +19,8 @@ from budcluster.kube.resources import DAEMON_SETS, NODES, PODS
 from budcluster.kube.workloads import is_observed, present_pods
 
 _WORKERS: Final = "role=worker,app.kubernetes.io/name=node-feature-discovery"
+_NAMED: Final = 5
+"""Nodes named in a summary; the operation's log names every one."""
 _REPORTER: Final = "nfd.node.kubernetes.io/worker.pod.uid"
 """On a NodeFeature: the pod that last completed discovery (NFD 0.19 and newer)."""
 
@@ -67,6 +69,21 @@ class Detection:
     def is_complete(self) -> bool:
         """Whether every node that could be was."""
         return not self.missing
+
+    def said(self, timeout_s: float) -> str:
+        """A summary for people; it counts every node of the cluster, those too that discovery does not reach."""
+        total = len(self.covered) + len(self.missing) + len(self.not_covered)
+        said = f"{len(self.covered)} of {total} nodes were detected."
+        if self.missing:
+            said += f" Not within {timeout_s:.0f} s: {_some(self.missing, ', ')}."
+        if self.not_covered:
+            said += f" Not covered: {_some(self.not_covered, '; ')}."
+        return said
+
+
+def _some(names: Sequence[str], separator: str) -> str:
+    rest = len(names) - _NAMED
+    return separator.join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 async def wait_until_detected(

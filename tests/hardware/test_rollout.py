@@ -266,6 +266,12 @@ def test_the_taint_that_keeps_discovery_off_a_node_is_told() -> None:
     found = nfd.judge(nodes=[node("a", annotations={DETECTED: ""}), tainted], workers=[pod("a")], daemon_sets=places)
     assert found.is_complete
     assert "sku=gpu:NoSchedule" in found.not_covered[0]
+    assert found.said(timeout_s=30).startswith("1 of 2 nodes were detected. Not covered: b: ")
+
+
+def test_a_summary_of_detection_names_the_first_nodes_that_are_missing_and_counts_the_others() -> None:
+    found = nfd.judge(nodes=[node(name) for name in "abcdefg"])
+    assert found.said(timeout_s=30) == ("0 of 7 nodes were detected. Not within 30 s: a, b, c, d, e and 2 more.")
 
 
 def test_a_node_without_a_worker_is_waited_for_while_workers_are_still_being_placed() -> None:
