@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, MutableMapping
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Any, Final, TextIO
 
 import structlog
@@ -154,10 +155,12 @@ def _now() -> str:
 
 def _plain(value: Any) -> Any:
     """Only what JSON knows, so that masking sees every character that will be written."""
+    if isinstance(value, Enum):
+        return _plain(value.value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(_plain(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
     return str(value)

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from enum import Enum, IntEnum, StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -59,6 +60,33 @@ def test_an_event_is_one_line_of_json(start: Any) -> None:
     assert event["cluster_id"] == str(UUID(int=1))
     assert event["facts"] == {"a": [1]}
     assert event["timestamp"].endswith("+00:00")
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+class Size(IntEnum):
+    BIG = 3
+
+
+class Kind(Enum):
+    PLAIN = "plain"
+
+
+@pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.HUMAN])
+def test_members_of_enums_are_told_as_their_values_at_any_depth(start: Any, form: LogFormat) -> None:
+    _, lines = start(form)
+    structlog.get_logger().info("cluster.seen", colour=Colour.RED, deep={Kind.PLAIN: [Kind.PLAIN, {"size": Size.BIG}]})
+    logging.getLogger("some.library").warning("it is %s", Colour.RED)
+    seen, said = lines()
+    assert not [name for name in ("Colour", "Size", "Kind") if name in seen + said]
+    if form is LogFormat.JSON:
+        event = json.loads(seen)
+        assert (event["colour"], event["deep"]) == ("red", {"plain": ["plain", {"size": 3}]})
+    else:
+        assert "colour=red" in seen
+        assert "deep={'plain': ['plain', {'size': 3}]}" in seen
 
 
 def test_secrets_are_masked_wherever_they_stand(start: Any) -> None:
