@@ -14,6 +14,7 @@ from budcluster.kube.helm import ChartUnavailable, ObjectRefused, OwnedByAnother
 from budcluster.kube.playbooks import AnsibleMissing, PlaybookMissing
 from budcluster.kube.refusals import KubeconfigRefused
 from budcluster.provisioning.adoption import VersionRefused
+from budcluster.provisioning.ansible.onboard import NamesTaken
 from budcluster.provisioning.permissions import PermissionsMissing
 
 FINAL: Final = (
@@ -25,6 +26,7 @@ FINAL: Final = (
     DomainError,
     Forbidden,
     KubeconfigRefused,
+    NamesTaken,
     NoCredential,
     ObjectRefused,
     OwnedByAnother,

@@ -52,6 +52,7 @@ class TaskFailed(PlaybookError):
     def __init__(self, task: str, sentence: str) -> None:
         super().__init__(f"{task}: {sentence}")
         self.task = task
+        self.said = sentence
 
 
 class PlaybookTimedOut(PlaybookError):

@@ -16,7 +16,8 @@ class Need(NamedTuple):
     namespace: str | None = None
 
 
-_MAKE: Final = ("create", "patch")
+_MAKE: Final = ("get", "list", "create", "patch")
+"""What there is of it is looked at before."""
 _KEEP: Final = (*_MAKE, "delete")
 _EVERYTHING: Final = Resource("*", "*", "*")
 _CRDS: Final = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions")
@@ -34,8 +35,8 @@ _PREPARING: Final = (
     Need(_MAKE, _CRDS),
     Need(_MAKE, CLAIMS),
     Need(_MAKE, _ACCOUNTS, SYSTEM_NAMESPACE),
-    Need(("get", "list", *_KEEP), SECRETS, SYSTEM_NAMESPACE),
-    Need(("list", *_KEEP, "bind", "escalate"), _rbac("clusterroles")),
+    Need(_KEEP, SECRETS, SYSTEM_NAMESPACE),
+    Need((*_KEEP, "bind", "escalate"), _rbac("clusterroles")),
     Need(_KEEP, _rbac("clusterrolebindings")),
 )
 """What `playbooks/onboard.yml` does, and deletion if it comes before there is an account of our own."""
@@ -44,7 +45,7 @@ _INSTALLING: Final = (
     Need(("list",), PODS),
     Need(("delete",), _CRDS),
     Need(_KEEP, _ACCOUNTS),
-    Need(("get", "list", *_KEEP), SECRETS),
+    Need(_KEEP, SECRETS),
     Need(_KEEP, Resource("", "v1", "configmaps")),
     Need(_KEEP, Resource("", "v1", "services")),
     Need(_KEEP, Resource("apps", "v1", "daemonsets")),

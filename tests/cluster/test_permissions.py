@@ -45,7 +45,8 @@ async def test_a_narrow_role_needs_less_but_the_roles_of_its_namespaces() -> Non
     cluster = Cluster(("patch", str(NODES)), ("list", "pods"))
     await ask(cluster, manage_addons=False)
     asked = {(verb, namespace) for verb, kind, namespace in cluster.asked if kind == "roles.rbac.authorization.k8s.io"}
-    assert asked == {(v, n) for v in ("create", "patch", "bind", "escalate") for n in ("models", SYSTEM_NAMESPACE)}
+    verbs = ("get", "list", "create", "patch", "bind", "escalate")
+    assert asked == {(verb, namespace) for verb in verbs for namespace in ("models", SYSTEM_NAMESPACE)}
     with pytest.raises(
         PermissionsMissing, match=rf"escalate roles.* in models, .*escalate roles.* in {SYSTEM_NAMESPACE}"
     ):

@@ -19,6 +19,7 @@ from budcluster.kube.playbooks import PlaybookError, PlaybookRun, TaskFailed
 from budcluster.kube.resources import NAMESPACES, NODES, PODS, SECRETS, Resource
 from budcluster.provisioning.adoption import CLAIMS
 from budcluster.provisioning.ansible import onboard
+from budcluster.provisioning.ansible.onboard import NamesTaken
 from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer
 from tests.cluster.conftest import BINDINGS, make_token, named, prepared
@@ -147,6 +148,43 @@ async def test_of_two_that_come_at_once_the_second_leaves_the_cluster_to_the_fir
                 on_task=onboard_elsewhere,
             )  # fmt: skip
         assert (await door.client.get(CLAIMS, "this-cluster"))["spec"] == first
+
+
+async def test_what_somebody_else_made_by_a_name_of_ours_is_neither_rewritten_nor_removed(
+    cluster_settings: Settings, bare_cluster: KubernetesServer
+) -> None:
+    upload = read_kubeconfig(bare_cluster.kubeconfig(), now=SystemClock().now(), allow_local=True)
+    inside, of_models = {"namespace": SYSTEM_NAMESPACE}, {"namespace": MODELS}
+    async with make_doors(cluster_settings).open(upload) as door:
+        client = door.client
+        for name in (SYSTEM_NAMESPACE, MODELS):
+            await client.create(NAMESPACES, {"metadata": {"name": name}})
+        theirs = [
+            await client.create(BINDINGS, {"metadata": {"name": ACCOUNT}, **to_viewers("ClusterRole")}),
+            await client.create(ROLE_BINDINGS, {"metadata": {"name": NARROW}, **to_viewers("Role")}, **of_models),
+            await client.get(NAMESPACES, SYSTEM_NAMESPACE),
+        ]
+        with pytest.raises(NamesTaken, match=f"^Namespace {SYSTEM_NAMESPACE}, ClusterRoleBinding {ACCOUNT} was not"):
+            await prepare(door, manage_addons=True)
+        with pytest.raises(NamesTaken, match=f"^Namespace {SYSTEM_NAMESPACE}, RoleBinding {NARROW} in {MODELS} "):
+            await prepare(door, manage_addons=False)
+        assert await client.get(NAMESPACES, SYSTEM_NAMESPACE) == theirs.pop()
+        assert await client.get(ROLE_BINDINGS, NARROW, **of_models) == theirs.pop()
+
+        await client.delete(ROLE_BINDINGS, NARROW, **of_models)
+        await client.apply(NAMESPACES, named("v1", "Namespace", SYSTEM_NAMESPACE))
+        await prepare(door, manage_addons=False)
+        assert await client.get(BINDINGS, ACCOUNT) == theirs.pop()
+        assert await client.get(ROLE_BINDINGS, NARROW, **inside)
+
+
+def to_viewers(kind: str) -> dict[str, Any]:
+    """What somebody else binds."""
+    group = "rbac.authorization.k8s.io"
+    return {
+        "roleRef": {"apiGroup": group, "kind": kind, "name": "view"},
+        "subjects": [{"apiGroup": group, "kind": "Group", "name": "viewers"}],
+    }
 
 
 async def is_accepted(kubeconfig: Kubeconfig) -> bool:

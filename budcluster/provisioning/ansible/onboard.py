@@ -12,18 +12,25 @@ from budcluster.kube.errors import Forbidden, NotFound
 from budcluster.kube.grants import narrow_rules
 from budcluster.kube.kubeconfig import Kubeconfig
 from budcluster.kube.ownership import OWNED, SYSTEM_NAMESPACE, token_secret
-from budcluster.kube.playbooks import TaskSink
+from budcluster.kube.playbooks import TaskFailed, TaskSink
 from budcluster.kube.resources import NAMESPACES, SECRETS
 from budcluster.kube.versions import OLDEST_SUPPORTED
 from budcluster.provisioning.adoption import require_unclaimed
 
 TASKS: Final = 16
 """Tasks of the playbook, for the progress."""
+_LEAVES_ALONE: Final = "Leave alone what somebody else made by a name of ours"
 _TIMEOUT_S: Final = 600.0
 
 
 class TokenMissing(Exception):
     """The cluster has not written a token for the service account. Its controller manager may be down; try again."""
+
+
+class NamesTaken(Exception):
+    """Somebody else made objects by names that the service uses. They were left alone; the message lists them."""
+
+    next_step = "Do what the message says, then retry the operation."
 
 
 async def prepare(
@@ -42,7 +49,7 @@ async def prepare(
     A cluster that is managed under another id is refused, unless `take_over`. Tokens from before go on working until
     `end_other_tokens`: the one that is used here may be among them.
 
-    Raises PlaybookError, KubeError, TokenMissing.
+    Raises NamesTaken, PlaybookError, KubeError, TokenMissing.
     """
     variables = {
         "system_namespace": SYSTEM_NAMESPACE,
@@ -53,7 +60,12 @@ async def prepare(
         "models_namespace": models_namespace,
         **narrow_rules(),
     }
-    await door.play("onboard.yml", variables=variables, timeout_s=_TIMEOUT_S, on_task=on_task)
+    try:
+        await door.play("onboard.yml", variables=variables, timeout_s=_TIMEOUT_S, on_task=on_task)
+    except TaskFailed as error:
+        if error.task != _LEAVES_ALONE:
+            raise
+        raise NamesTaken(error.said) from error
     return replace(
         door.kubeconfig,
         token=await _token(door, token_secret(cluster_id)),
