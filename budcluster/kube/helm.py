@@ -4,6 +4,7 @@ pyhelm3 0.5.8 builds the command lines and reads the answers; `helm_command` run
 document on standard input and the kubeconfig as a file in memory: neither is on a command line or on a disk.
 """
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,13 +17,15 @@ import structlog
 from budcluster.kit.command import LineSink, ToolFailed, ToolTimedOut
 from budcluster.kit.disk import raise_if_full
 from budcluster.kit.process import ProcessSlots
-from budcluster.kube.helm_command import OWNER_LABEL, HelmCommand
+from budcluster.kube.helm_command import DEBUG, OWNER_LABEL, HelmCommand
 from budcluster.kube.kubeconfig import Kubeconfig
 
 log = structlog.get_logger(__name__)
 
 _QUICK_S: Final = 60.0
 _SLACK_S: Final = 30.0
+_MANY: Final = 100_000
+"""Releases of one cluster; Helm stops at 256 by itself."""
 
 
 class ReleaseStatus(StrEnum):
@@ -82,6 +85,15 @@ class ReleaseBusy(HelmError):
 
 class ObjectRefused(HelmError):
     """The API server does not accept an object: invalid, forbidden, or of a kind it does not know."""
+
+
+class PermissionMissing(ObjectRefused):
+    """The cluster does not permit it to our account. The sentence says what: a verb and a kind."""
+
+    next_step = (
+        "Permit it to the service's account in budcluster-system, or onboard the cluster again with the kubeconfig of "
+        "an administrator; then retry the operation."
+    )
 
 
 class CredentialRefused(ObjectRefused):
@@ -237,9 +249,20 @@ class HelmGateway:
         ]
 
     async def list_releases(self) -> Sequence[Mapping[str, Any]]:
-        """Every release of the cluster as Helm lists them: name, namespace, chart, status."""
+        """Every release of the cluster as Helm lists them: name, namespace, chart, status.
+
+        Those, too, whose removal was begun and not ended.
+        """
         async with self._command(_QUICK_S) as helm:
-            return list(await helm.list(all_namespaces=True, include_failed=True, include_pending=True))
+            return list(
+                await helm.list(
+                    all_namespaces=True,
+                    include_failed=True,
+                    include_pending=True,
+                    include_uninstalling=True,
+                    max_releases=_MANY,
+                )
+            )
 
     async def values(self, name: str, namespace: str, *, revision: int | None = None) -> dict[str, Any]:
         """The values that a revision was made with. May hold what its author thought secret: never log them."""
@@ -320,6 +343,7 @@ class HelmGateway:
         return {**found, **({"PATH": self._path} if self._path else {})}
 
 
+_NOT_DELETED: Final = re.compile(rf'{DEBUG} msg="uninstall: Failed to delete release" error="\[(.*)\]"')
 _PATTERNS: Final[tuple[tuple[str, type[HelmError], str], ...]] = (
     ("release: not found", ReleaseNotFound, "there is no such release."),
     ("another operation", ReleaseBusy, "another Helm operation is in progress on this release, or was cut off."),
@@ -347,6 +371,7 @@ _PATTERNS: Final[tuple[tuple[str, type[HelmError], str], ...]] = (
     ("path not found", ChartUnavailable, "there is no such chart."),
     ("context deadline exceeded", NotReadyInTime, "the release was not ready in time."),
     ("timed out waiting", NotReadyInTime, "the release was not ready in time."),
+    ("is forbidden: user", PermissionMissing, "the service's account may not do this in the cluster."),
     ("is forbidden", ObjectRefused, "the cluster forbids an object of the chart."),
     ("is invalid", ObjectRefused, "the cluster refuses an object of the chart as invalid."),
 )  # fmt: skip
@@ -354,10 +379,18 @@ _PATTERNS: Final[tuple[tuple[str, type[HelmError], str], ...]] = (
 
 def classify(tail: Sequence[str]) -> HelmError:
     """Helm's last lines as one of our errors. The first pattern that occurs wins: specific ones stand first."""
-    text = "\n".join(tail)
-    lowered = text.lower()
-    said = next((line for line in reversed(tail) if line.lower().startswith("error")), tail[-1] if tail else "")
+    told = _reasons(tail)
+    lowered = "\n".join(told).lower()
+    said = next((line for line in reversed(told) if line.lower().startswith("error")), told[-1] if told else "")
     for pattern, kind, sentence in _PATTERNS:
         if pattern in lowered:
             return kind(f"{sentence} Helm says: {said[:500]}" if said else sentence)
     return HelmError(f"Helm failed: {said[:500]}" if said else "Helm failed without saying why.")
+
+
+def _reasons(tail: Sequence[str]) -> list[str]:
+    """Helm's lines without those of `--debug`, but for the one that alone says why a release cannot be deleted."""
+    told = [line for line in tail if not line.startswith(DEBUG)]
+    if hidden := [found[1] for line in tail if (found := _NOT_DELETED.fullmatch(line))]:
+        told.append(f"Error: {hidden[-1]}".replace('\\"', '"'))
+    return told

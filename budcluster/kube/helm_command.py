@@ -20,6 +20,8 @@ _GRACE_S: Final = 30.0
 _HISTORY: Final = 10
 _TELLING: Final = frozenset({"upgrade", "rollback", "uninstall"})
 """Commands whose complaints a person wants to read; questions are asked by the way."""
+DEBUG: Final = "level=DEBUG"
+"""How lines begin that Helm writes for its developers."""
 _SECRET_NAME: Final = re.compile(r"password|token$|secret(?!env|name|s$)|apikey|api_key", re.IGNORECASE)
 
 
@@ -48,8 +50,9 @@ class HelmCommand(Pyhelm):  # type: ignore[misc] # pyhelm3 ships no types
 
     async def run(self, command: Sequence[object], input: bytes | None = None) -> bytes:  # noqa: A002 - pyhelm3's name
         """Run one Helm command; its standard output. Raises the tool errors of `kit.command`."""
-        mark = ("--labels", f"{OWNER_LABEL}=true") if command[0] == "upgrade" else ()
-        argv = (self._executable, *(str(part) for part in command), *mark, *self._extra, "--kubeconfig", self._path)
+        # An uninstall that fails says why only to developers.
+        more = {"upgrade": ("--labels", f"{OWNER_LABEL}=true"), "uninstall": ("--debug",)}.get(str(command[0]), ())
+        argv = (self._executable, *(str(part) for part in command), *more, *self._extra, "--kubeconfig", self._path)
         done = await run(
             Command(
                 argv=argv, stdin=input, env=self._environment, timeout_s=self._timeout_s, grace_s=_GRACE_S,
@@ -67,7 +70,7 @@ class HelmCommand(Pyhelm):  # type: ignore[misc] # pyhelm3 ships no types
 
 def _complaints_to(sink: LineSink) -> LineSink:
     def take(line: Line) -> None:
-        if line.stream is Stream.STDERR:
+        if line.stream is Stream.STDERR and not line.text.startswith(DEBUG):
             sink(line)
 
     return take

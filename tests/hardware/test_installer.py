@@ -13,9 +13,11 @@ from budcluster.hardware.addons import Platform, Surroundings
 from budcluster.hardware.models import AddonOwner
 from budcluster.hardware.rollout import NotUp
 from budcluster.kube.door import Door, Doors
+from budcluster.kube.helm import PermissionMissing
 from budcluster.kube.kubeconfig import read_kubeconfig
 from budcluster.kube.versions import Version
 from sandbox.kubernetes.cluster import Options
+from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer
 
 pytestmark = pytest.mark.slow
@@ -53,3 +55,15 @@ async def test_a_retry_is_not_judged_by_what_failed_before_it(
         settings = AddonSettings(image_registry="mirror.example")
     found = await installer.ensure(nfd.addon(settings), ABOUT, door, **WAYS)
     assert found.owner is AddonOwner.OURS
+
+
+async def test_a_removal_that_the_cluster_forbids_names_the_permission_that_is_missing(
+    door: Door, server: KubernetesServer
+) -> None:
+    addon = nfd.addon(AddonSettings())
+    await installer.ensure(addon, ABOUT, door, **WAYS)
+    forbidden = Fault("forbidden", verbs=("delete",), resources=("daemonsets",))
+    with server.fault(forbidden), pytest.raises(PermissionMissing, match='cannot delete resource "daemonsets"'):
+        await installer.remove(addon, door, timeout_s=20)
+    assert await installer.remove(addon, door, timeout_s=20)
+    assert await installer.find(addon, door) is None

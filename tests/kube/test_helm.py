@@ -155,6 +155,13 @@ async def test_only_complaints_of_changes_are_told_never_answers(tool: Helm) -> 
     assert tool.lines == ["a complaint"]
 
 
+async def test_releases_are_listed_whole_with_those_whose_removal_was_begun(tool: Helm) -> None:
+    assert await tool.gateway.list_releases() == []
+    (asked,) = [call["argv"] for call in tool.calls]
+    assert {"--deployed", "--failed", "--pending", "--uninstalling", "--all-namespaces"} <= set(asked)
+    assert int(asked[asked.index("--max") + 1]) >= 100_000
+
+
 @pytest.mark.parametrize(
     ("said", "kind"),
     [
@@ -171,7 +178,8 @@ async def test_only_complaints_of_changes_are_told_never_answers(tool: Helm) -> 
         ("Error: chart requires kubeVersion: >=1.40 which is incompatible with Kubernetes v1.36", helm.RenderFailed),
         ("Error: failed to fetch https://charts/demo.tgz : 404", helm.ChartUnavailable),
         ("Error: context deadline exceeded", helm.NotReadyInTime),
-        ('Error: pods "x" is forbidden: User cannot create', helm.ObjectRefused),
+        ('Error: pods "x" is forbidden: User "budcluster" cannot create resource "pods"', helm.PermissionMissing),
+        ('Error: pods "x" is forbidden: exceeded quota: gpus', helm.ObjectRefused),
         ("Error: something new", helm.HelmError),
     ],
 )
@@ -179,6 +187,19 @@ def test_what_helm_says_becomes_a_fact(said: str, kind: type[helm.HelmError]) ->
     error = classify(["noise", said])
     assert type(error) is kind
     assert said in error.sentence
+
+
+def test_why_a_release_is_not_deleted_is_found_between_the_lines_for_developers() -> None:
+    why = (
+        r"daemonsets.apps \"nfd\" is forbidden: User \"u\" cannot delete resource \"daemonsets\" in API group \"apps\""
+    )
+    error = classify([
+        'level=DEBUG msg="ignoring delete failure" error="serviceaccounts is forbidden: User: release: not found"',
+        f'level=DEBUG msg="uninstall: Failed to delete release" error="[{why}]"',
+        "Error: failed to delete release: nfd",
+    ])  # fmt: skip
+    assert type(error) is helm.PermissionMissing
+    assert 'cannot delete resource "daemonsets"' in error.sentence
 
 
 def test_an_error_without_words_says_so() -> None:
