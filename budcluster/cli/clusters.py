@@ -188,7 +188,8 @@ def _slug(text: str) -> str:
 
 
 def _facts(cluster: dict[str, Any]) -> list[tuple[str, object]]:
-    error = cluster.get("error") or {}
+    error, reasons = cluster.get("error") or {}, cluster["health_reasons"]
+    advice = [error.get("next_step"), *(reason.get("next_step") for reason in reasons)]
     return [
         ("Name", cluster["name"]),
         ("Id", cluster["id"]),
@@ -196,9 +197,9 @@ def _facts(cluster: dict[str, Any]) -> list[tuple[str, object]]:
         ("Region", cluster["region"]),
         ("Status", cluster["status"]),
         ("Error", error.get("detail")),
-        ("Next", error.get("next_step")),
         ("Health", cluster["health"]),
-        ("Because", " ".join(reason["detail"] for reason in cluster["health_reasons"])),
+        ("Because", " ".join(reason["detail"] for reason in reasons)),
+        ("Next", " ".join(step for step in advice if step)),
         ("Server", cluster["server"]),
         ("Kubernetes", cluster["kubernetes_version"]),
         ("Nodes", cluster["node_count"]),

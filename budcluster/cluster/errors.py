@@ -73,7 +73,8 @@ class AnotherCluster(Conflict):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"This kubeconfig leads to another cluster than the one that was onboarded as {name}; send one of the same "
-            "cluster, or register the other one under a name of its own."
+            "cluster. One that was built anew is another one: register it under a name of its own, or delete the "
+            "former here first."
         )
 
 

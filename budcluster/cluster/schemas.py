@@ -120,6 +120,7 @@ class HealthReason(Answer):
     code: str = Field(description="Stable, for programs.", examples=["nodes-not-ready"])
     detail: str = Field(examples=["Not ready: h100-3."])
     severity: Literal["problem", "warning"] = Field(description="A warning tells of what will be wrong.")
+    next_step: str | None = Field(None, description="What to do, where that does not go without saying.")
 
 
 class PresentAddon(Answer):

@@ -69,7 +69,7 @@ class LinePipeline:
 
     def _write(self, event: Event) -> None:
         try:
-            line = self._render(self._redactor.scrub(_plain(structlog.processors.format_exc_info(None, "", event))))
+            line = self._render(self._redactor.scrub(plain(structlog.processors.format_exc_info(None, "", event))))
         except Exception as error:  # noqa: BLE001 - a background loop: one strange event must not silence the rest
             line = json.dumps({"event": "log.unrenderable", "level": "error", "error": type(error).__name__})
         try:
@@ -153,16 +153,16 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Only what JSON knows, so that masking sees every character that will be written."""
     if isinstance(value, Enum):
-        return _plain(value.value)
+        return plain(value.value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
-        return {str(_plain(key)): _plain(item) for key, item in value.items()}
+        return {str(plain(key)): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return str(value)
 
 

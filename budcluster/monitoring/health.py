@@ -40,7 +40,7 @@ _AT_ONCE_STORED: Final = 8
 """Of them, those that use the database at the same moment."""
 _REFUSED: Final = (
     "The cluster answers, and does not accept the service's account any more: the account was removed, or another "
-    "budcluster has taken the cluster over. Onboard the cluster again, or delete it here."
+    "budcluster has taken the cluster over."
 )
 _SHRUNK: Final = text("""
     select node.name

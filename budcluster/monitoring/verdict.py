@@ -15,6 +15,11 @@ AGREEING: Final = 2
 _WARN_AHEAD: Final = timedelta(days=30)
 _OLD: Final = timedelta(minutes=2)
 _NAMED: Final = 5
+_WHERE_AWAY: Final = (
+    "A cluster that is only away comes back by itself. Where its address or certificate has changed, onboard it again "
+    "with its present kubeconfig; where it is gone or was built anew, delete it here."
+)
+_WHERE_REFUSED: Final = "With an administrator's kubeconfig, onboard it again; or delete it here."
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +31,13 @@ class Reason:
     detail: str
     warning: bool = False
     """Nothing is wrong yet; it will be."""
+    next_step: str = ""
+    """What a person can do, where that does not go without saying."""
 
     def as_json(self) -> dict[str, str]:
         """As it is stored and shown."""
-        return {"code": self.code, "detail": self.detail, "severity": "warning" if self.warning else "problem"}
+        facts = {"code": self.code, "detail": self.detail, "severity": "warning" if self.warning else "problem"}
+        return {**facts, "next_step": self.next_step} if self.next_step else facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +68,9 @@ class Sight:
 def verdict(sight: Sight, *, now: datetime) -> tuple[ClusterHealth, tuple[Reason, ...]]:
     """The health that this look alone shows, and why."""
     if sight.unreachable is not None:
-        return ClusterHealth.UNREACHABLE, (Reason("unreachable", sight.unreachable),)
+        return ClusterHealth.UNREACHABLE, (Reason("unreachable", sight.unreachable, next_step=_WHERE_AWAY),)
     if sight.refused is not None:
-        return ClusterHealth.UNREACHABLE, (Reason("credential-refused", sight.refused),)
+        return ClusterHealth.UNREACHABLE, (Reason("credential-refused", sight.refused, next_step=_WHERE_REFUSED),)
     reasons = (*_expiring(sight, now), *_nodes(sight, now), *_gpus(sight), *_addons(sight))
     degraded = any(not reason.warning for reason in reasons)
     return ClusterHealth.DEGRADED if degraded else ClusterHealth.HEALTHY, reasons

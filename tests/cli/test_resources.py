@@ -12,14 +12,17 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from sqlalchemy import update
 from typer.testing import CliRunner
 
 from budcluster.api.models import Role
 from budcluster.api.tokens import create_token
 from budcluster.bootstrap import Service, token_digest
 from budcluster.cli.app import app as commands
+from budcluster.cluster.models import Cluster, ClusterHealth
 from budcluster.config import PROJECT_ROOT, Settings
 from budcluster.kit.database import Database
+from budcluster.monitoring.verdict import Reason
 from budcluster.operations.causes import Cause
 from budcluster.operations.models import OperationStatus, StepStatus, SubjectType
 from budcluster.operations.services import Subject
@@ -47,6 +50,20 @@ async def test_a_cluster_is_listed_and_shown_by_name_and_by_id(
     table = await budcluster("clusters", "list")
     assert table.exit_code == 0
     assert "PROVISIONING" in table.stdout
+
+
+async def test_what_to_do_about_a_cluster_that_is_away_is_shown(
+    budcluster: CommandLine, client: httpx.AsyncClient, database: Database
+) -> None:
+    made = (await client.post("/clusters", json=LAB)).json()
+    away = Reason("unreachable", "It does not answer.", next_step="Look where it is.")
+    reasons = [away.as_json(), Reason("no-nodes", "The cluster has no nodes.").as_json()]
+    async with database.writing() as session:
+        values = {"health": ClusterHealth.UNREACHABLE, "health_reasons": reasons}
+        await session.execute(update(Cluster).where(Cluster.id == UUID(made["id"])).values(**values))
+    shown = (await budcluster("clusters", "show", "lab")).stdout
+    assert re.search(r"Because +It does not answer\. The cluster has no nodes\.", shown)
+    assert re.search(r"Next +Look where it is\.", shown)
 
 
 async def test_empty_lists_say_so_and_are_json_for_programs(budcluster: CommandLine) -> None:

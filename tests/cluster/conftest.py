@@ -35,6 +35,8 @@ from budcluster.kube.kubeconfig import Kubeconfig, read_kubeconfig
 from budcluster.kube.ownership import ACCOUNT, OWNED, SYSTEM_NAMESPACE, token_secret
 from budcluster.kube.playbooks import PlaybookRun
 from budcluster.kube.resources import NAMESPACES, SECRETS, Resource
+from budcluster.operations.activities import OperationActivities
+from budcluster.operations.contracts import Ending
 from budcluster.operations.journal import Journals
 from budcluster.operations.models import Operation, OperationStep
 from budcluster.provisioning.adoption import CLAIMS
@@ -63,7 +65,7 @@ class PlaybookByHand:
         assert playbook == "onboard.yml"
         self.runs += 1
         self.variables = variables
-        async with ClusterClient(kubeconfig) as client:
+        async with ClusterClient(kubeconfig, allow_local=True) as client:
             await prepared(client, claim=variables["claim"], is_admin=variables["manage_addons"])
         if self.fails_with is not None:
             raise self.fails_with
@@ -130,6 +132,7 @@ class ByHand:
         self.database = service.edge.database
         self.notices = service.long_work.notices
         self.journals = service.long_work.journals
+        self.endings = OperationActivities(service.edge.database, service.long_work.operations)
         self.playbooks = PlaybookByHand()
         self._settings = settings
         self._vault: Vault = service.edge.service(Vault)
@@ -200,6 +203,15 @@ class ByHand:
             operation = await session.get(Operation, operation_id)
             assert operation is not None
         return OnboardingPayload(operation_id=operation_id, subject_id=operation.subject_id, **operation.payload)
+
+    async def succeeded(self, payload: OnboardingPayload) -> None:
+        """The operation has come to its end."""
+        await self.endings.mark_succeeded(payload, CALL)
+
+    async def failed(self, payload: OnboardingPayload, step: str) -> None:
+        """The operation was given up in a step."""
+        facts = payload.model_dump(include={"operation_id", "subject_id", "attempt"})
+        await self.endings.mark_failed(Ending(**facts, step=step, type="ServerFailed", detail="It is away."), CALL)
 
     async def row(self, cluster_id: UUID) -> Cluster:
         """The cluster as stored."""

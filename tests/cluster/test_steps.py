@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import pytest
 
+from budcluster.cluster.models import ClusterStatus
 from budcluster.durable.errors import NonRetryableError
 from budcluster.kube.errors import NotFound, ServerFailed, Unreachable
 from budcluster.kube.ownership import SYSTEM_NAMESPACE, token_secret
@@ -77,6 +78,31 @@ async def test_tokens_from_before_end_once_our_own_is_stored_and_a_death_before_
     assert by_hand.playbooks.runs == 2
 
 
+async def test_an_operation_given_up_before_it_ended_the_tokens_leaves_an_error_and_its_retry_ends_them(
+    by_hand: ByHand, bare_cluster: KubernetesServer
+) -> None:
+    cluster_id = await by_hand.registered()
+    payload = await by_hand.asked(cluster_id, bare_cluster.kubeconfig())
+    dying = Fault("unavailable", verbs=("delete",), resources=("secrets",))
+    async with by_hand.administrator(bare_cluster) as client:
+        await prepared(client, claim={"cluster": str(cluster_id), "name": "lab"})
+        await make_token(client, "budcluster-token")
+        with bare_cluster.fault(dying), pytest.raises(ServerFailed):
+            await by_hand.onboarding().prepare_cluster(payload, CALL)
+        assert (await by_hand.step(payload, "prepare_cluster")).status is StepStatus.SUCCEEDED
+        await by_hand.failed(payload, "prepare_cluster")
+        assert (await by_hand.row(cluster_id)).status is ClusterStatus.ERROR
+        assert await by_hand.uploads(cluster_id) == 0
+
+        answer = await by_hand.client.post(f"/operations/{payload.operation_id}/retry")
+        assert answer.status_code == 202, answer.text
+        again = payload.model_copy(update={"attempt": answer.json()["attempt"]})
+        await by_hand.onboarding().prepare_cluster(again, CALL)
+        with pytest.raises(NotFound):
+            await client.get(SECRETS, "budcluster-token", namespace=SYSTEM_NAMESPACE)
+    assert by_hand.playbooks.runs == 1
+
+
 async def test_no_token_ends_in_a_cluster_that_was_taken_over_meanwhile(
     by_hand: ByHand, bare_cluster: KubernetesServer
 ) -> None:
@@ -144,6 +170,22 @@ async def test_the_same_cluster_under_another_address_is_known_already(
     with pytest.raises(NonRetryableError, match=str(first)):
         await by_hand.onboarding().check_access(payload, CALL)
     assert ((await by_hand.step(payload, "check_access")).error or {})["type"] == "cluster-known-already"
+
+
+async def test_a_cluster_that_moved_is_reached_again_once_it_is_onboarded_with_its_new_address(
+    by_hand: ByHand, bare_cluster: KubernetesServer
+) -> None:
+    cluster_id = await by_hand.registered()
+    steps = by_hand.onboarding()
+    for kubeconfig in (bare_cluster.kubeconfig(), bare_cluster.kubeconfig().replace("127.0.0.1", "localhost")):
+        payload = await by_hand.asked(cluster_id, kubeconfig)
+        await steps.check_access(payload, CALL)
+        await steps.prepare_cluster(payload, CALL)
+        await by_hand.succeeded(payload)
+    assert "localhost" in str((await by_hand.row(cluster_id)).server)
+    async with by_hand.access().open(cluster_id, operation="test") as door:
+        assert "localhost" in door.kubeconfig.server
+        await door.client.read("/version")
 
 
 async def test_a_server_that_is_not_there_is_tried_again_and_named_meanwhile(

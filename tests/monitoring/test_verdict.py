@@ -44,6 +44,14 @@ def test_each_fact_has_its_reason(sight: Sight, health: ClusterHealth, code: str
     assert (seen, [reason.code for reason in reasons]) == (health, [code])
 
 
+@pytest.mark.parametrize("sight", [Sight(unreachable="no answer"), Sight(refused="unknown account")])
+def test_what_to_do_about_a_cluster_that_stays_away_is_told(sight: Sight) -> None:
+    _, (reason,) = verdict(sight, now=NOW)
+    assert "onboard it again" in reason.next_step
+    assert "delete it here" in reason.next_step
+    assert reason.as_json()["next_step"] == reason.next_step
+
+
 def test_a_credential_or_certificate_that_lasts_is_not_mentioned() -> None:
     later = NOW + timedelta(days=31)
     assert verdict(replace(WELL, credential_expires_at=later, certificate_expires_at=later), now=NOW)[1] == ()
