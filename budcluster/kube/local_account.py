@@ -10,6 +10,7 @@ import base64
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,24 +58,34 @@ def make_account(path: str | None, context: str | None) -> LocalAccount:
 
 def _ensure(client: Any, api: Any) -> None:
     core, rbac = client.CoreV1Api(api), client.RbacAuthorizationV1Api(api)
-    _create(client, core.create_namespace, {"metadata": _about(SYSTEM_NAMESPACE)})
-    home = core.read_namespace(SYSTEM_NAMESPACE).metadata
-    owner = {"apiVersion": "v1", "kind": "Namespace", "name": SYSTEM_NAMESPACE, "uid": home.uid}
+    namespace = {"metadata": _about(SYSTEM_NAMESPACE)}
+    home = _made(client, core.create_namespace, core.read_namespace, namespace)
+    owner = {"apiVersion": "v1", "kind": "Namespace", "name": SYSTEM_NAMESPACE, "uid": home.metadata.uid}
     binding = {
         "metadata": _about(ACCOUNT, ownerReferences=[owner]),
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
         "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": SYSTEM_NAMESPACE}],
     }
-    _create(client, core.create_namespaced_service_account, SYSTEM_NAMESPACE, {"metadata": _about(ACCOUNT)})
-    _create(client, rbac.create_cluster_role_binding, binding)
+    _made(client, rbac.create_cluster_role_binding, rbac.read_cluster_role_binding, binding)
+    _made(
+        client,
+        partial(core.create_namespaced_service_account, SYSTEM_NAMESPACE),
+        lambda name: core.read_namespaced_service_account(name, SYSTEM_NAMESPACE),
+        {"metadata": _about(ACCOUNT)},
+    )
 
 
-def _create(client: Any, create: Callable[..., Any], *arguments: Any) -> None:
+def _made(client: Any, create: Callable[[Any], Any], read: Callable[[str], Any], wanted: dict[str, Any]) -> Any:
+    """The object, made now or before. Raises AccountNotMade where it is somebody else's."""
     try:
-        create(*arguments)
+        return create(wanted)
     except client.exceptions.ApiException as error:
-        if error.status != 409:  # it is there already
+        if error.status != 409:
             raise
+    found = read(wanted["metadata"]["name"])
+    if not OWNED.items() <= (found.metadata.labels or {}).items():
+        raise AccountNotMade(f"{found.metadata.name} is there already, made by somebody else, and is left alone.")
+    return found
 
 
 def _about(name: str, **more: Any) -> dict[str, Any]:

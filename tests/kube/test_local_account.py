@@ -31,6 +31,20 @@ async def test_the_account_is_an_administrator_and_making_it_again_changes_nothi
         assert not server.call(lambda: server.cluster.store.find("ClusterRoleBinding", None, ACCOUNT))
 
 
+@pytest.mark.parametrize(("kind", "name"), [("Namespace", SYSTEM_NAMESPACE), ("ClusterRoleBinding", ACCOUNT)])
+def test_what_somebody_else_made_by_a_name_of_ours_is_not_used(tmp_path: Path, kind: str, name: str) -> None:
+    binding = {"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}}
+    version, content = ("v1", {}) if kind == "Namespace" else ("rbac.authorization.k8s.io/v1", binding)
+    theirs = {"apiVersion": version, "kind": kind, "metadata": {"name": name}, **content}
+    with KubernetesServer() as server:
+        own = str(server.write_kubeconfig(tmp_path / "config"))
+        server.call(lambda: server.cluster.store.create(theirs))
+        with pytest.raises(AccountNotMade, match=f"{name} .* made by somebody else"):
+            make_account(own, None)
+        store = server.cluster.store
+        assert server.call(lambda: store.find("ServiceAccount", SYSTEM_NAMESPACE, ACCOUNT)) is None
+
+
 def test_a_context_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     with KubernetesServer() as server:
         own = str(server.write_kubeconfig(tmp_path / "config"))
