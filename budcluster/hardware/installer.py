@@ -37,8 +37,12 @@ class Found:
 
 
 async def find(addon: Addon, door: Door, *, releases: Sequence[Mapping[str, Any]] | None = None) -> Found | None:
-    """The add-on as installed by anybody in any way; None when it is not there. Raises HelmError, KubeError."""
+    """The add-on as installed by anybody in any way, ours before others'; None when it is not there.
+
+    Raises HelmError, KubeError.
+    """
     listed = await door.helm.list_releases() if releases is None else releases
+    theirs = None
     for row in listed:
         name, namespace, chart = str(row["name"]), str(row["namespace"]), str(row["chart"])
         if is_chart(addon.chart, chart):
@@ -46,7 +50,11 @@ async def find(addon: Addon, door: Door, *, releases: Sequence[Mapping[str, Any]
                 ours = (await door.helm.get(name, namespace)).is_ours
             except ReleaseNotFound:
                 continue  # removed since it was listed
-            return Found(AddonOwner.OURS if ours else AddonOwner.OTHER, name, namespace, chart)
+            if ours:
+                return Found(AddonOwner.OURS, name, namespace, chart)
+            theirs = theirs or Found(AddonOwner.OTHER, name, namespace, chart)
+    if theirs is not None:
+        return theirs
     for mark in addon.marks:
         for kind in _WORKLOADS:
             async for page in door.client.list_pages(kind, label_selector=mark, limit=1):

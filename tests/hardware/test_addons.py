@@ -24,10 +24,10 @@ class Lists:
 
 
 class OurReleases:
-    """A Helm in which every release is ours."""
+    """A Helm in which every release is ours, but for those that are called theirs."""
 
-    async def get(self, *_: str) -> SimpleNamespace:
-        return SimpleNamespace(is_ours=True)
+    async def get(self, name: str, _: str) -> SimpleNamespace:
+        return SimpleNamespace(is_ours=name != "theirs")
 
 
 def node(name: str, *, ready: bool = True, detected: bool = False) -> dict[str, Any]:
@@ -50,6 +50,15 @@ async def test_a_release_is_known_by_its_charts_whole_name(chart: str, is_it: bo
     rows = [{"name": "x", "namespace": "y", "chart": chart}]
     found = await installer.find(hami.addon(AddonSettings()), door, releases=rows)
     assert (found is not None and found.owner is AddonOwner.OURS) is is_it
+
+
+@pytest.mark.parametrize("names", [("theirs", "hami"), ("hami", "theirs")])
+async def test_ours_is_found_beside_one_that_somebody_else_installed_later(names: tuple[str, str]) -> None:
+    door: Any = SimpleNamespace(helm=OurReleases(), client=Lists())
+    rows = [{"name": name, "namespace": "kube-system", "chart": "hami-2.10.0"} for name in names]
+    found = await installer.find(hami.addon(AddonSettings()), door, releases=rows)
+    assert found is not None
+    assert (found.owner, found.release) == (AddonOwner.OURS, "hami")
 
 
 async def detect(**items: list[dict[str, Any]]) -> nfd.Detection:
