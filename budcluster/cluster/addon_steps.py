@@ -15,7 +15,7 @@ from sqlalchemy import select
 from budcluster.cluster.access import ClusterAccess
 from budcluster.cluster.activities import lines_to
 from budcluster.cluster.errors import ClusterManagedElsewhere, ClusterNotFound
-from budcluster.cluster.models import Cluster, ClusterProvider
+from budcluster.cluster.models import Cluster, ClusterStatus
 from budcluster.cluster.options import PLATFORMS, ClusterOptions
 from budcluster.cluster.verdicts import verdicts
 from budcluster.config import AddonSettings
@@ -73,29 +73,40 @@ class AddonSteps:
     async def run(self, payload: OperationPayload, name: str, work: Work) -> None:
         """Do a step's work in the open cluster, if it is ours still; skipped where nothing may be installed."""
         journal = self._journals.of(payload)
-        provider, options = await self._chosen(payload.subject_id)
-        if not options.manage_addons:
+        cluster = await self._cluster(payload.subject_id)
+        if not ClusterOptions.of(cluster).manage_addons:
             await journal.skip(name, "Add-ons are not managed in this cluster.")
             return
 
         async def act(step: StepJournal) -> Outcome:
-            with verdicts():
-                opened = self._access.open(
-                    payload.subject_id, operation=str(payload.operation_id), on_line=lines_to(step)
-                )
-                async with opened as door:
-                    await _require_claim(door, payload.subject_id)
-                    about = Surroundings(
-                        platform=PLATFORMS[provider],
-                        server=Version.of_server(await door.client.read("/version")),
-                        sharing=options.gpu_sharing,
-                        replicas_per_gpu=options.replicas_per_gpu,
-                    )
-                    detail = await work(door, about, step)
+            detail = await self._at_work(payload, cluster, step, work)
             step.percent(99, detail=detail[:500])
             return Outcome(detail=detail[:2000])
 
         await journal.run(name, act, gives=Outcome)
+
+    async def undo(self, payload: OperationPayload, name: str, work: Work) -> None:
+        """Take back what a step may have done; not in a cluster that is being deleted, or that installs nothing."""
+        cluster = await self._cluster(payload.subject_id)
+        if cluster.status is ClusterStatus.DELETING or not ClusterOptions.of(cluster).manage_addons:
+            return
+        async with self._journals.of(payload).undoing(name) as step:
+            if said := await self._at_work(payload, cluster, step, work):
+                step.log(said)
+
+    async def _at_work(self, payload: OperationPayload, cluster: Cluster, step: StepJournal, work: Work) -> str:
+        options = ClusterOptions.of(cluster)
+        with verdicts():
+            opened = self._access.open(cluster.id, operation=str(payload.operation_id), on_line=lines_to(step))
+            async with opened as door:
+                await _require_claim(door, cluster.id)
+                about = Surroundings(
+                    platform=PLATFORMS[cluster.provider],
+                    server=Version.of_server(await door.client.read("/version")),
+                    sharing=options.gpu_sharing,
+                    replicas_per_gpu=options.replicas_per_gpu,
+                )
+                return await work(door, about, step)
 
     async def install(
         self, payload: OperationPayload, name: str, addon: Addon, work: Work,
@@ -167,12 +178,12 @@ class AddonSteps:
         state = AddonState.READY if isinstance(error, SharingRefused) and found else AddonState.FAILED
         await self.record(cluster_id, addon, state, found=found, detail=because)
 
-    async def _chosen(self, cluster_id: UUID) -> tuple[ClusterProvider, ClusterOptions]:
+    async def _cluster(self, cluster_id: UUID) -> Cluster:
         async with self._database.reading() as session:
             cluster = await session.get(Cluster, cluster_id)
         if cluster is None:
             raise ClusterNotFound(cluster_id)
-        return cluster.provider, ClusterOptions.of(cluster)
+        return cluster
 
 
 async def _require_claim(door: Door, cluster_id: UUID) -> None:

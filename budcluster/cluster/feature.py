@@ -64,6 +64,7 @@ def cluster_feature(
             (refs.INSTALL_HAMI, sharing.install_hami),
             (refs.ALIGN_GPU_OPERATOR, sharing.align_gpu_operator),
             (refs.CHANGE_SHARING, sharing.change_sharing),
+            (refs.PUT_SHARING_BACK, sharing.put_sharing_back),
             (refs.READ_HARDWARE, onboarding.read_hardware),
             (refs.REMOVE_ADDONS, deletion.remove_addons),
             (refs.LEAVE_CLUSTER, deletion.leave_cluster),

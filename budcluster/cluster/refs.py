@@ -25,6 +25,7 @@ INSTALL_GPU_OPERATOR: Final = ActivityRef("install_gpu_operator", takes=Onboardi
 INSTALL_HAMI: Final = ActivityRef("install_hami", takes=OnboardingPayload, retry=STEADY)
 ALIGN_GPU_OPERATOR: Final = ActivityRef("align_gpu_operator", takes=SharingPayload, retry=STEADY)
 CHANGE_SHARING: Final = ActivityRef("change_sharing", takes=SharingPayload, retry=STEADY)
+PUT_SHARING_BACK: Final = ActivityRef("put_sharing_back", takes=SharingPayload, retry=STEADY)
 READ_HARDWARE: Final = ActivityRef("read_hardware", takes=OperationPayload, retry=STEADY)
 REMOVE_ADDONS: Final = ActivityRef("remove_addons", takes=OperationPayload, retry=STEADY)
 LEAVE_CLUSTER: Final = ActivityRef("leave_cluster", takes=OperationPayload, retry=STEADY)

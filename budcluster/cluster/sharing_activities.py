@@ -10,11 +10,12 @@ from budcluster.cluster.contracts import OnboardingPayload, SharingPayload
 from budcluster.cluster.options import ClusterOptions
 from budcluster.durable.execution import Execution
 from budcluster.hardware import gpu_operator, hami, installer, sharing
-from budcluster.hardware.addons import Surroundings
+from budcluster.hardware.addons import AddonFailed, Surroundings
 from budcluster.hardware.catalogue import Catalogue
 from budcluster.hardware.models import AddonOwner, AddonState
 from budcluster.hardware.reading.profile import Sharing
 from budcluster.hardware.sharing import Seen, Server, SharingRefused
+from budcluster.hardware.survey import nvidia_nodes
 from budcluster.kube.door import Door
 from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.journal import StepJournal
@@ -43,7 +44,8 @@ class SharingActivities:
         async def instead(door: Door, about: Surroundings, step: StepJournal, error: Exception) -> str:
             if isinstance(error, SharingRefused):
                 return ""
-            return await self._put_back(payload.subject_id, door, step, about, _former(payload.options_before, about))
+            former = _former(payload.options_before, about)
+            return await self._put_back(payload.subject_id, door, step, about, former, force=payload.force)
 
         if await self._steps.has_nvidia(payload, "install_gpu_operator"):
             work = self._bringing_operator(payload.subject_id, force=payload.force, strict=True)
@@ -58,6 +60,17 @@ class SharingActivities:
     async def change_sharing(self, payload: SharingPayload, _: Execution) -> None:
         """The same for somebody who asked for just this: what cannot be done fails."""
         await self._share(payload, force=payload.force, optional=False, before=payload.options_before)
+
+    async def put_sharing_back(self, payload: SharingPayload, _: Execution) -> None:
+        """Hand out GPUs as before a change that was cancelled or came to nothing; mostly that was done by its step."""
+
+        async def work(door: Door, about: Surroundings, step: StepJournal) -> str:
+            if not await nvidia_nodes(door.client):
+                return ""
+            former = _former(payload.options_before, about)
+            return await self._put_back(payload.subject_id, door, step, about, former, force=payload.force)
+
+        await self._steps.undo(payload, "install_gpu_operator", work)
 
     def _bringing_operator(self, cluster_id: UUID, *, force: bool, strict: bool) -> Work:
         async def work(door: Door, about: Surroundings, step: StepJournal) -> str:
@@ -108,7 +121,7 @@ class SharingActivities:
         async def instead(door: Door, about: Surroundings, step: StepJournal, error: Exception) -> str:
             former = _former(before, about)
             if about.sharing is not Sharing.HAMI or isinstance(error, SharingRefused):
-                return await self._put_back(cluster_id, door, step, about, former)
+                return await self._put_back(cluster_id, door, step, about, former, force=force)
             return await self._do_without_hami(cluster_id, door, former or _whole(about), force=force)
 
         if await self._steps.has_nvidia(payload, "install_hami"):
@@ -116,9 +129,14 @@ class SharingActivities:
 
     async def _make_room(self, cluster_id: UUID, door: Door, about: Surroundings, seen: Seen) -> None:
         """See that nobody offers GPUs before HAMi does. Raises SharingRefused."""
-        if seen.operator_serves:  # its own step failed, or HAMi failed before
-            await self._bring_operator(cluster_id, door, replace(about, plugin=False))
+        if seen.operator_serves:  # its own step failed, HAMi failed before, or this is the way back from it
+            # Not waited for until it is ready, which it may never be: that its plugin leaves is all that matters here.
+            await self._steps.ensure(cluster_id, self._operator, door, replace(about, plugin=False))
         if seen.hami is None and (node := await hami.still_offering(door.client)):
+            if seen.operator_serves:
+                raise SharingRefused(
+                    f"The GPU operator's plugin still offers nvidia.com/gpu on {node}; try again later."
+                )
             raise SharingRefused(
                 f"Something that is none of the known plugins offers nvidia.com/gpu on {node}, such as one in the "
                 "node's image; switch it off, then try again."
@@ -155,28 +173,46 @@ class SharingActivities:
         return choice.said
 
     async def _put_back(
-        self, cluster_id: UUID, door: Door, step: StepJournal, about: Surroundings, former: Surroundings | None
-    ) -> str:
+        self, cluster_id: UUID, door: Door, step: StepJournal, about: Surroundings, former: Surroundings | None,
+        *, force: bool,
+    ) -> str:  # fmt: skip
         """Hand out GPUs as before a change that came to nothing, or whole where that is unknown; what was done.
 
-        Pods that were given GPUs meanwhile lose nothing by that. Where others or HAMi hand out GPUs, nothing is done.
+        Safe to repeat. Where others hand out GPUs, nothing is done, and GPUs that pods were given meanwhile are not
+        taken from them, unless forced. Where nobody hands them out, pods lose nothing by it.
         """
         seen = await self._look(door)
         way = former or _whole(about)
-        choice = sharing.choose(way.sharing, seen, force=True)
-        if seen.server is choice.server is Server.OPERATOR and former not in {None, about}:
-            await self._bring_operator(cluster_id, door, replace(way, plugin=True))
-            return f"It is as before: {choice.said}"
-        if seen.server is not Server.OTHERS or choice.refused or choice.server is Server.OTHERS:
+        is_idle = seen.server is Server.OTHERS
+        choice = sharing.choose(way.sharing, seen, force=force or is_idle)
+        if choice.server is Server.OTHERS:
             return ""
+        if choice.refused:
+            return f"It is not as before: {choice.said}" if former else ""
         if choice.server is Server.HAMI:
-            await self._make_room(cluster_id, door, way, seen)
-            await self._bring_hami(cluster_id, door, way, step)
-        elif seen.operator is None or (former is None and await hami.still_offering(door.client)):
-            return ""
+            return await self._bring_hami_back(cluster_id, door, way, step, seen)
+        if former is None:
+            stays = not is_idle or seen.operator is None or await hami.still_offering(door.client) is not None
         else:
-            await self._bring_operator(cluster_id, door, replace(way, plugin=True))
+            stays = seen.operator is None or (seen.server is Server.OPERATOR and former == about)
+        if stays:
+            return ""
+        if seen.server is Server.HAMI:
+            await self._remove_hami(cluster_id, door)
+        await self._bring_operator(cluster_id, door, replace(way, plugin=True))
         return f"It is as before: {choice.said}" if former else choice.said
+
+    async def _bring_hami_back(
+        self, cluster_id: UUID, door: Door, way: Surroundings, step: StepJournal, seen: Seen
+    ) -> str:
+        if seen.server is Server.HAMI and await hami.is_working(door.client):
+            return ""  # it was not taken away
+        await self._make_room(cluster_id, door, way, seen)
+        try:
+            await self._bring_hami(cluster_id, door, way, step)
+        except AddonFailed as error:  # perhaps it did not work before, either
+            return f"{error} {await self._do_without_hami(cluster_id, door, _whole(way), force=True)}"
+        return "It is as before: GPUs are shared by HAMi."
 
     async def _remove_hami(self, cluster_id: UUID, door: Door) -> None:
         await installer.remove(self._hami, door, timeout_s=self._steps.settings.install_timeout_s)

@@ -1,5 +1,6 @@
 """What long work on clusters consists of. Recipes only."""
 
+from dataclasses import replace
 from typing import Final
 
 from budcluster.cluster import refs
@@ -29,14 +30,11 @@ ONBOARD_STEPS: Final = (
 )  # fmt: skip
 DETECT_STEPS: Final = (*_HARDWARE, _READ)
 _SHARE: Final = (Step("install_hami", "Set up GPU sharing", weight=40, act=refs.CHANGE_SHARING), _READ)
-SHARE_STEPS: Final = (
-    Step("install_gpu_operator", "Bring the GPU operator in line", weight=60, act=refs.ALIGN_GPU_OPERATOR),
-    *_SHARE,
-)
-_SHARE_STEPS_BEFORE: Final = (
-    Step("install_gpu_operator", "Bring the GPU operator in line", weight=60, act=refs.INSTALL_GPU_OPERATOR),
-    *_SHARE,
-)
+_ALIGN: Final = Step("install_gpu_operator", "Bring the GPU operator in line", weight=60, act=refs.ALIGN_GPU_OPERATOR)
+SHARE_STEPS: Final = (replace(_ALIGN, undo=refs.PUT_SHARING_BACK), *_SHARE)
+_SHARE_STEPS_WITHOUT_UNDO: Final = (_ALIGN, *_SHARE)
+"""Of instances that began when only a step that failed put back what it had done."""
+_SHARE_STEPS_BEFORE: Final = (replace(_ALIGN, act=refs.INSTALL_GPU_OPERATOR), *_SHARE)
 """Of instances that began when the operator's step could not fail."""
 DELETE_STEPS: Final = (
     Step("remove_addons", "Remove what the service installed", weight=60, act=refs.REMOVE_ADDONS),
@@ -56,7 +54,11 @@ def detect_hardware(ctx: Context, payload: OperationPayload) -> Steps[None]:
 
 def share_gpus(ctx: Context, payload: SharingPayload) -> Steps[None]:
     """Change how GPUs are handed out."""
-    yield from run_steps(ctx, payload, SHARE_STEPS if ctx.is_patched("align_gpu_operator") else _SHARE_STEPS_BEFORE)
+    if ctx.is_patched("put_sharing_back"):
+        steps = SHARE_STEPS
+    else:
+        steps = _SHARE_STEPS_WITHOUT_UNDO if ctx.is_patched("align_gpu_operator") else _SHARE_STEPS_BEFORE
+    yield from run_steps(ctx, payload, steps)
 
 
 def delete_cluster(ctx: Context, payload: OperationPayload) -> Steps[None]:

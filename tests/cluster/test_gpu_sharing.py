@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from budcluster.config import Settings
 from budcluster.hardware.hami import MARK
 from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer
@@ -19,6 +20,13 @@ from tests.fixtures.cluster import CHARTS, Onboarder
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
 GPU_NODE = "h100x8-1"
+
+
+@pytest.fixture
+def cluster_settings(cluster_settings: Settings) -> Settings:
+    """Not so patient with a GPU operator that never becomes ready."""
+    addons = cluster_settings.addons.model_copy(update={"install_timeout_s": 30})
+    return cluster_settings.model_copy(update={"addons": addons})
 
 
 async def objects(server: KubernetesServer, kind: str) -> list[dict[str, Any]]:
@@ -33,6 +41,12 @@ async def releases(server: KubernetesServer) -> set[str]:
 def break_image(server: KubernetesServer, image: str, *, missing: bool = True) -> None:
     simulation: Any = server.cluster.simulation
     server.call(lambda: simulation.inject("image_missing", image=image, missing=missing))
+
+
+def forget_images(server: KubernetesServer) -> None:
+    """The machines have to pull anew what they run next."""
+    simulation: Any = server.cluster.simulation
+    server.call(lambda: [machine.images.clear() for machine in simulation.world.machines.values()])
 
 
 def run_pod(server: KubernetesServer, name: str, node: str = GPU_NODE) -> None:
@@ -84,15 +98,21 @@ async def changed(
     assert (await onboarder.cluster(cluster_id))["gpu_count"] == 9
 
 
-async def refused_midway(onboarder: Onboarder, server: KubernetesServer, cluster_id: str) -> dict[str, Any]:
-    """A change to HAMi, in the midst of which somebody's pod takes a GPU: NVIDIA's own plugin is leaving then."""
-    operation_id = await begin_to_share(onboarder, cluster_id, mode="hami")
+async def begun_to_share(onboarder: Onboarder, cluster_id: str, mode: str) -> str:
+    """A change in whose midst whoever handed out GPUs has left, or is leaving."""
+    operation_id = await begin_to_share(onboarder, cluster_id, mode=mode)
 
     async def progress() -> int:
         operation = (await onboarder.client.get(f"/operations/{operation_id}")).json()
         return next(step["percent"] for step in operation["steps"] if step["name"] == "install_gpu_operator")
 
     await until(progress, lambda percent: percent >= 20)
+    return operation_id
+
+
+async def refused_midway(onboarder: Onboarder, server: KubernetesServer, cluster_id: str) -> dict[str, Any]:
+    """A change to HAMi, in the midst of which somebody's pod takes a GPU."""
+    operation_id = await begun_to_share(onboarder, cluster_id, "hami")
     run_pod(server, "training", node="joins-just-now")
     operation = await onboarder.ended(operation_id)
     server.call(lambda: server.cluster.store.delete("Pod", "default", "training", grace_seconds=0))
@@ -122,12 +142,27 @@ async def test_sharing_can_be_changed_all_the_way_round_and_a_change_that_comes_
 
     # The inventory may know the pod still.
     await changed(onboarder, gpu_cluster, cluster_id, "hami", force=True, offers=80)
-    gpu_cluster.call(lambda: gpu_cluster.cluster.faults.add(forbidden))
-    failed = await share(onboarder, cluster_id, mode="none")
+    await changed(onboarder, gpu_cluster, cluster_id, "none", offers=8)
+
+
+async def test_hami_is_brought_back_by_a_change_that_fails_midway_or_is_cancelled(
+    onboarder: Onboarder, gpu_cluster: KubernetesServer
+) -> None:
+    cluster_id = await onboarder.onboarded(gpu_cluster)
+    break_image(gpu_cluster, "*device-plugin*")
+    forget_images(gpu_cluster)
+    failed = await share(onboarder, cluster_id, mode="time-slicing")
     assert failed["status"] == "FAILED"
+    assert "state-device-plugin" in failed["error"]["detail"]
     assert "as before: GPUs are shared by HAMi" in failed["error"]["detail"]
     await offered(onboarder, cluster_id, "hami", 80)
-    await changed(onboarder, gpu_cluster, cluster_id, "none", offers=8)
+
+    operation_id = await begun_to_share(onboarder, cluster_id, "time-slicing")
+    assert (await onboarder.client.post(f"/operations/{operation_id}/cancel")).status_code == 202
+    cancelled = await onboarder.ended(operation_id)
+    assert (cancelled["status"], cancelled["result"]["left"]) == ("CANCELLED", [])
+    await offered(onboarder, cluster_id, "hami", 80)
+    assert (await onboarder.cluster(cluster_id))["settings"]["gpu_sharing"] == "hami"
 
 
 async def test_a_hami_that_breaks_leaves_the_gpus_usable_whole_and_they_are_not_taken_from_pods_later(
