@@ -28,6 +28,8 @@ from tests.operations.demo import DEMO, STEPS, demo_service
 from tests.operations.desk import Desk, cluster, eventually
 from tests.operations.streams import Event, events_of
 
+pytestmark = pytest.mark.timeout(300)
+
 FINAL = {OperationStatus.SUCCEEDED, OperationStatus.FAILED, OperationStatus.CANCELLED}
 ALL_STEPS = [step.name for step in STEPS]
 
@@ -240,8 +242,10 @@ async def test_work_goes_on_where_it_was_when_the_service_is_killed_in_mid_step(
     first = await replica()
     await eventually(lambda: _is_ready(first.port), within_s=40)
     operation = await _request(desk, tmp_path)
-    watching = asyncio.create_task(_watch(first.port, operation))
+    seen: list[Event] = []
+    watching = asyncio.create_task(_watch(first.port, operation, into=seen))
     await _appeared(tmp_path / "tool-is-up")
+    await eventually(lambda: _has_begun(seen, "step_5"))
     started_at = (await desk.look(operation.id))[1]["step_5"].started_at
     await first.send(signal.SIGKILL)
     before = await watching

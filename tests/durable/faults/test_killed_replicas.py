@@ -12,7 +12,7 @@ import pytest
 from tests.durable.faults.conftest import Site
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def test_only_the_activity_in_hand_is_repeated_when_the_process_is_killed_within_it(site: Site) -> None:
