@@ -12,10 +12,11 @@ from sqlalchemy import select, update
 from budcluster.deployment.logs.attempts import Attempts
 from budcluster.deployment.models import Deployment, DeploymentStatus
 from budcluster.deployment.watching.cluster_eye import telling_of
-from budcluster.deployment.watching.status import Damping
+from budcluster.deployment.watching.status import Damping, is_ready
 from budcluster.deployment.watching.watcher import DeploymentWatcher
 from budcluster.kit.clock import SystemClock
 from budcluster.operations.models import Claim, Operation, SubjectEvent, SubjectType
+from sandbox.kubernetes.faults import Fault
 from tests.deployment.live import NAMESPACE, Live, Obj, chatty, runtime, until, workload
 from tests.fixtures.app import client_of, quiet_service, running
 
@@ -127,6 +128,22 @@ async def test_an_outage_of_the_api_is_survived(live: Live) -> None:
         row = await until(look, lambda row: row.replicas_ready == 1)
         live.server.be_gone(1)
         await asyncio.to_thread(live.change, "Deployment", row.helm_release, lambda obj: obj["spec"].update(replicas=2))
+        await until(look, lambda row: row.replicas_ready == 2)
+
+
+async def test_after_an_outage_nothing_is_told_from_before_it_though_no_watch_has_caught_up(live: Live) -> None:
+    deployment_id = await placed(live, QUIET)
+    look = row_of(live, deployment_id)
+
+    async def ready_there() -> int:
+        return sum(is_ready(pod) for pod in live.pods(deployment_id))
+
+    async with watching(live):
+        row = await until(look, lambda row: row.replicas_ready == 1)
+        with live.server.gone():
+            live.change("Deployment", row.helm_release, lambda obj: obj["spec"].update(replicas=2))
+            await until(ready_there, lambda ready: ready == 2)
+            live.server.call(lambda: live.server.cluster.faults.add(Fault("latency", verbs=("watch",), seconds=600)))
         await until(look, lambda row: row.replicas_ready == 2)
 
 

@@ -94,6 +94,8 @@ class ClusterEye:
 
     async def _see(self, client: ClusterClient) -> None:
         for follower in self._followers:
+            # What was known before an outage is old until the watches have caught up, and would be written as true now.
+            follower.start_anew()
             await follower.list(client)
         self._complete = True
         for deployment_id in await self._standings.all_ids() | self._workloads.keys():
