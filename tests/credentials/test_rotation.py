@@ -23,6 +23,7 @@ from budcluster.kit.database import Database
 from budcluster.kit.sealed import Sealed
 from budcluster.tables import METADATA
 from tests.fixtures.keys import RsaPems
+from tests.waiting import until_true
 
 PLACES = sealed_places(METADATA)
 
@@ -169,8 +170,12 @@ async def test_rows_that_cannot_be_wrapped_again_are_named_and_do_not_stop_the_o
 
 
 async def test_only_one_rotates_at_a_time(database: Database, ring: KeyRing) -> None:
-    await add(database, Vault(ring, database), 1)
-    results = await asyncio.gather(*(rotate(database, ring, PLACES) for _ in range(3)), return_exceptions=True)
+    (held,) = await add(database, Vault(ring, database), 1)
+    async with database.writing() as session:
+        await repository.lock_credential(session, held)  # so that the first one is at work while the others come
+        rotating = [asyncio.create_task(rotate(database, ring, PLACES)) for _ in range(3)]
+        await until_true(lambda: sum(task.done() for task in rotating) == 2)
+    results = await asyncio.gather(*rotating, return_exceptions=True)
     assert [type(result) for result in results].count(RotationRunning) == 2
 
 

@@ -230,7 +230,7 @@ class KubernetesServer:
 
     async def _shut(self) -> None:
         if self._return is not None:
-            self._return.cancel()  # it is gone already, and stays so for longer
+            self._return.cancel()  # it is gone already: who asked last decides when it is back
         for listener in self._uvicorn.servers:
             listener.close()
         self._abort_all()
