@@ -69,7 +69,7 @@ async def _ended(desk: Desk, operation: Operation, *, attempt: int = 1) -> Opera
         seen, _ = await desk.look(operation.id)
         return seen.status in FINAL and seen.attempt == attempt
 
-    await eventually(is_over, within_s=40)
+    await eventually(is_over, within_s=90)
     return (await desk.look(operation.id))[0]
 
 
@@ -77,7 +77,7 @@ async def _appeared(path: Path) -> None:
     async def exists() -> bool:
         return await asyncio.to_thread(path.exists)
 
-    await eventually(exists, within_s=40)
+    await eventually(exists, within_s=90)
 
 
 async def _statuses(desk: Desk, operation: Operation) -> list[StepStatus]:
