@@ -240,7 +240,7 @@ async def test_work_goes_on_where_it_was_when_the_service_is_killed_in_mid_step(
     desk: Desk, replica: Callable[[], Any], tmp_path: Path, marks: Callable[[], list[str]]
 ) -> None:
     first = await replica()
-    await eventually(lambda: _is_ready(first.port), within_s=40)
+    await eventually(lambda: _is_ready(first.port), within_s=90)
     operation = await _request(desk, tmp_path)
     seen: list[Event] = []
     watching = asyncio.create_task(_watch(first.port, operation, into=seen))
@@ -253,7 +253,7 @@ async def test_work_goes_on_where_it_was_when_the_service_is_killed_in_mid_step(
     await eventually(lambda: _tool_count(tmp_path, 0))
     (tmp_path / "go").touch()
     second = await replica()
-    await eventually(lambda: _is_ready(second.port), within_s=40)
+    await eventually(lambda: _is_ready(second.port), within_s=90)
     after = await _watch(second.port, operation, after=before[-1].number)
 
     assert (await _ended(desk, operation)).status is OperationStatus.SUCCEEDED
@@ -289,7 +289,7 @@ async def test_another_replica_takes_over_when_one_is_killed(
 ) -> None:
     replicas = [await replica(), await replica()]
     for one in replicas:
-        await eventually(lambda port=one.port: _is_ready(port), within_s=40)
+        await eventually(lambda port=one.port: _is_ready(port), within_s=90)
     folders = [tmp_path / str(number) for number in range(12)]
     for folder in folders:
         folder.mkdir()
@@ -320,7 +320,7 @@ async def test_a_frozen_replica_that_wakes_up_stops_its_tool_and_spoils_nothing(
     # The engine gives a frozen owner up after half a minute.
     await eventually(lambda: _tool_count(tmp_path, 2), within_s=90)
     frozen.process.send_signal(signal.SIGCONT)
-    await eventually(lambda: _tool_count(tmp_path, 1), within_s=40)
+    await eventually(lambda: _tool_count(tmp_path, 1), within_s=90)
     assert (tmp_path / "stopped-politely").exists()
     (tmp_path / "go").touch()
     ended = await _ended(desk, operation)
