@@ -42,9 +42,9 @@ def service(make_settings: SettingsMaker, tmp_path: Path) -> Iterator[tuple[str,
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    while httpx.get(f"{url}/readyz").status_code != 200:
+    while httpx.get(f"{url}/readyz", timeout=60).status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     yield url, document(app)

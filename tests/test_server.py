@@ -78,7 +78,7 @@ async def test_a_signal_ends_the_service_in_order(start: Start, port: int, endin
     process = start(PORT=str(port))
     await until_ready(port)
     process.send_signal(ending)
-    _, errors = await asyncio.to_thread(process.communicate, timeout=30)
+    _, errors = await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == 0
     events = [json.loads(line) for line in errors.splitlines()]
     assert {"service.listening", "service.started"} <= {event["event"] for event in events}
@@ -90,7 +90,7 @@ async def test_a_taken_port_is_named(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         process = start(PORT=str(port))
-        _, errors = await asyncio.to_thread(process.communicate, timeout=30)
+        _, errors = await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == 2
     assert errors == f"budcluster: port {port} on 127.0.0.1 is taken; choose another one with PORT.\n"
 
@@ -100,7 +100,7 @@ async def test_other_machines_are_refused_until_a_token_exists(
     start: Start, port: int, database: Database, settings: Settings
 ) -> None:
     process = start(HOST="0.0.0.0", PORT=str(port))
-    _, errors = await asyncio.to_thread(process.communicate, timeout=30)
+    _, errors = await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == 2
     assert errors.startswith("budcluster: HOST is 0.0.0.0")
     assert "Traceback" not in errors

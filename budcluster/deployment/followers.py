@@ -175,9 +175,9 @@ def _has_installed(change: Operation) -> bool:
 
 
 def _note_answer(deployment: Deployment) -> None:
-    """A prompt was answered just now: what was seen last may be older, after an outage for one."""
-    if deployment.replicas_desired:
-        deployment.servable = True
+    """Every copy was ready and one answered just now: what was written last may be older, after an outage for one."""
+    deployment.replicas_ready = deployment.replicas_desired
+    deployment.servable = deployment.replicas_desired > 0
 
 
 def _settle(deployment: Deployment) -> None:

@@ -56,6 +56,10 @@ class Follower(Generic[KeyT]):
         """Objects that were there before; `lose` is told of those that the first list does not show."""
         self._keys |= set(keys)
 
+    def start_anew(self) -> None:
+        """Have everything listed again, though the watch could go on from where it was."""
+        self._version, self.listed = None, False
+
     async def list(self, client: ClusterClient) -> None:
         """See everything, unless the watch can go on from where it was. Raises KubeError."""
         while self._version is None:

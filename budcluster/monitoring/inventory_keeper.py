@@ -136,6 +136,8 @@ class InventoryKeeper:
         # In this order a node is read once, with its feature.
         for follower in (self._follow_features, self._follow_nodes, self._follow_pods):
             await follower.list(client)
+        # Where the watches can go on from where they were, nothing was asked of the cluster yet.
+        await client.read("/version")
         self._heard()
         async with asyncio.TaskGroup() as group:
             for follower in (self._follow_features, self._follow_nodes, self._follow_pods):

@@ -22,7 +22,8 @@ async def test_onboarding_survives_a_kill_in_every_single_step(
         user = Onboarder(client)
         cluster_id = await user.register("lab")
         operation_id = await user.begin(cluster_id, gpu_cluster)
-        operation, killed = await user.ended_with_a_kill_in_each(mortal_service, operation_id, STEPS)
+        killed = await user.killed_in_each(mortal_service, operation_id, STEPS)
+        operation = await user.ended(operation_id)
         assert operation["status"] == "SUCCEEDED", operation
         cluster = await user.cluster(cluster_id)
     assert (cluster["status"], cluster["gpu_count"]) == ("READY", 9)

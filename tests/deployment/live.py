@@ -22,7 +22,7 @@ from sandbox.kubernetes.server import KubernetesServer
 T = TypeVar("T")
 Obj = dict[str, Any]
 NAMESPACE = "budcluster-models"
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 VLLM = "vllm/vllm-openai:v0.33.0"
 
 

@@ -1,6 +1,8 @@
 """Deployments as a user makes and looks at them."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from sandbox.kubernetes.server import KubernetesServer
@@ -55,6 +57,12 @@ class Operator:
         assert answer.status_code == 202, answer.text
         return await self.user.ended(answer.json()["operation_id"])
 
+    async def is_taken_back(self, operation_id: str, step: str) -> bool:
+        """Whether the operation takes the step back, or has ended already."""
+        operation = (await self.user.client.get(f"/operations/{operation_id}")).json()
+        detail = next(one["detail"] for one in operation["steps"] if one["name"] == step)
+        return detail == "Being undone" or operation["status"] in {"SUCCEEDED", "FAILED", "CANCELLED"}
+
     async def show(self, deployment_id: str) -> dict[str, Any]:
         """The deployment."""
         return dict((await self.user.client.get(f"/deployments/{deployment_id}")).json())
@@ -79,6 +87,23 @@ class Operator:
         simulation = self.server.cluster.simulation
         assert simulation is not None
         await asyncio.to_thread(self.server.call, lambda: simulation.inject("gated_model", model=model, gated=gated))
+
+    @asynccontextmanager
+    async def no_new_pods(self) -> AsyncIterator[None]:
+        """No node takes a pod within this block: what is to start waits."""
+
+        def cordon(*, closed: bool) -> None:
+            store = self.server.cluster.store
+            for node in store.list("Node"):
+                store.update(
+                    "Node", None, node["metadata"]["name"], lambda one: one["spec"].update(unschedulable=closed)
+                )
+
+        await asyncio.to_thread(self.server.call, lambda: cordon(closed=True))
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self.server.call, lambda: cordon(closed=False))
 
     async def releases(self) -> list[tuple[str, str]]:
         """Number and status of every revision that Helm keeps of deployments on this cluster."""

@@ -19,7 +19,7 @@ from sandbox.kubernetes.server import KubernetesServer
 from tests.deployment.killed_helm import NAME, NAMESPACE, WAIT_S, gateway, wanted
 from tests.deployment.live import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

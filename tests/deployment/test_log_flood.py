@@ -20,7 +20,7 @@ from budcluster.kit.database import Database
 from budcluster.kube.resources import NAMESPACES, PODS
 from tests.deployment.live import NAMESPACE, Live, chatty, pod
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 MIB = 2**20
 SIZE_MIB = 200
@@ -36,7 +36,7 @@ class FloodedCluster:
         self.process = subprocess.Popen(argv)
 
     def kubeconfig(self) -> str:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while not (self._path.exists() and self._path.stat().st_size):
             assert self.process.poll() is None
             assert time.monotonic() < end
@@ -87,12 +87,12 @@ async def test_memory_stays_flat_and_a_slow_reader_holds_nobody_up(logs: tuple[D
     ended = asyncio.Event()
 
     async def beat() -> None:
-        """Feels for how long nothing else gets its turn."""
+        """Feels for how long nothing else gets its turn: in processor time, since others may hold the processor."""
         nonlocal longest
         while not ended.is_set():
-            begun = time.monotonic()
+            begun = time.thread_time()
             await asyncio.sleep(0.01)
-            longest = max(longest, time.monotonic() - begun)
+            longest = max(longest, time.thread_time() - begun)
 
     heart = asyncio.create_task(beat())
     async for part in as_text(stream, timestamps=True):

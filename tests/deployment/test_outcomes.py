@@ -96,6 +96,18 @@ async def test_a_deletion_that_fails_promises_nothing_until_the_release_is_broug
     assert [one["kind"] for one in late["endpoints"]] == ["cluster"]
 
 
+@pytest.mark.parametrize(("replicas", "status"), [(2, "RUNNING"), (0, "PARKED")])
+async def test_a_change_that_succeeded_has_all_its_copies_whatever_older_sight_was_written_last(
+    lot: Outcomes, replicas: int, status: str
+) -> None:
+    path = await lot.served()
+    begun = (await lot.ask("POST", f"{path}/scale", replicas=replicas)).json()
+    await lot.records.saw(UUID(begun["id"]), ready=1 if replicas == 0 else 0)
+    shown = await lot.ended(begun, OperationStatus.SUCCEEDED)
+    assert (shown["status"], shown["servable"]) == (status, replicas > 0)
+    assert shown["replicas"] == {"desired": replicas, "ready": replicas}
+
+
 async def test_what_a_failed_deletion_may_have_left_keeps_its_gpus(lot: Outcomes) -> None:
     path = await lot.served(tensor_parallel_size=8)
     await lot.ended((await lot.ask("DELETE", path)).json(), OperationStatus.FAILED)

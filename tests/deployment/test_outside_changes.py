@@ -92,6 +92,6 @@ async def test_what_others_change_or_delete_is_put_right(
     await meddler.kubectl("set", "image", f"deployment/{release}", "runtime=evil/x:1")
     failed = await operator.done("PATCH", path, {"config": {"image": "vllm/vllm-openai:v9.9.9-missing"}})
     assert failed["error"]["type"] == "runtime-failed", failed
-    await until(lambda: operator.show(chat), lambda shown: shown["status"] == "RUNNING" and shown["servable"])
+    await until(lambda: operator.show(chat), lambda shown: shown["status"] == "RUNNING" and not shown["diagnosis"])
     assert await meddler.image() == image
     assert (await operator.user.client.patch(path, json=PUT_RIGHT)).status_code == 200

@@ -16,7 +16,8 @@ from tests.fixtures.manifests import dropped_fields
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
 ENFORCE = "pod-security.kubernetes.io/enforce"
-PROMISED_S = 30
+PROMISED_S = 100
+"""Enough for a busy machine; one that waited would wait for the whole startup budget, which is longer."""
 
 
 @pytest.fixture

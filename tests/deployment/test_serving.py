@@ -71,9 +71,10 @@ async def test_a_start_that_cannot_succeed_ends_early_with_its_cause_and_leaves_
 
 async def test_deleting_while_deploying_leaves_nothing(operator: Operator) -> None:
     begun = await operator.begin("brief")
-    assert await operator.user.is_running(begun["operation_id"], "wait_until_serving")
     path = f"/deployments/{begun['id']}"
-    assert (await operator.user.client.post(f"{path}/scale", json={"replicas": 2})).status_code == 409
-    assert (await operator.done("DELETE", path))["status"] == "SUCCEEDED"
+    async with operator.no_new_pods():
+        assert await operator.user.is_running(begun["operation_id"], "wait_until_serving")
+        assert (await operator.user.client.post(f"{path}/scale", json={"replicas": 2})).status_code == 409
+        assert (await operator.done("DELETE", path))["status"] == "SUCCEEDED"
     assert (await operator.user.ended(begun["operation_id"]))["status"] == "CANCELLED"
     assert await operator.labelled(begun["id"]) == []

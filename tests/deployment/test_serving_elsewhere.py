@@ -22,17 +22,14 @@ async def operator(onboarder: Onboarder, gpu_cluster: KubernetesServer) -> Opera
 
 async def test_an_api_server_that_is_gone_for_a_while_only_delays(operator: Operator) -> None:
     begun = await operator.begin("patient")
-    assert await operator.user.is_running(begun["operation_id"], "wait_until_serving")
-    await asyncio.to_thread(operator.server.be_gone, 15.0)
+    async with operator.no_new_pods():
+        assert await operator.user.is_running(begun["operation_id"], "wait_until_serving")
+        await asyncio.to_thread(operator.server.be_gone, 15.0)
     operation = await operator.user.ended(begun["operation_id"])
     assert operation["status"] == "SUCCEEDED", operation
     shown = await operator.show(begun["id"])
     assert (shown["status"], shown["error"]) == ("RUNNING", None)
-
-    async def ready() -> int:
-        return int((await operator.show(begun["id"]))["replicas"]["ready"])
-
-    await until(ready, lambda copies: copies == 1)
+    await until(lambda: operator.show(begun["id"]), lambda shown: shown["replicas"] == {"desired": 1, "ready": 1})
 
     path = f"/deployments/{begun['id']}"
     # The prompt's answer takes its time, so that the server is gone before it comes.
@@ -53,13 +50,10 @@ async def _gone_in(
     """Ask for work, and let the API server be gone for some seconds once it is in that step; the operation's end."""
     answer = await operator.user.client.request(method, path, json=body)
     operation_id = answer.json()["operation_id"]
-
-    async def look() -> dict[str, Any]:
-        operation = (await operator.user.client.get(f"/operations/{operation_id}")).json()
-        return next(dict(one) for one in operation["steps"] if one["name"] == step)
-
-    begun = {"detail": "Being undone"} if undoing else {"status": "RUNNING"}
-    await until(look, lambda seen: begun.items() <= seen.items(), deadline_s=120)
+    if undoing:
+        await until(lambda: operator.is_taken_back(operation_id, step), bool, deadline_s=120)
+    else:
+        await operator.user.is_running(operation_id, step)
     await asyncio.to_thread(operator.server.be_gone, 6.0)
     ended = await operator.user.ended(operation_id)
     assert undoing or ended["status"] == "SUCCEEDED", ended

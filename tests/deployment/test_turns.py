@@ -30,7 +30,7 @@ async def _failed(lot: Lot) -> str:
 
 
 async def test_retries_wait_for_their_turn_without_a_connection(settings: Settings, database: Database) -> None:
-    few = settings.database.model_copy(update={"pool_size": 2, "pool_overflow": 0, "connect_timeout_s": 2.0})
+    few = settings.database.model_copy(update={"pool_size": 2, "pool_overflow": 0, "connect_timeout_s": 15.0})
     service = quiet_service(settings.model_copy(update={"database": few}))
     async with running(service) as app, client_of(app) as client:
         lot = Lot(client, database)
@@ -48,7 +48,7 @@ async def test_retries_wait_for_their_turn_without_a_connection(settings: Settin
 async def test_who_waits_too_long_for_another_process_is_told_to_come_again(
     settings: Settings, database: Database
 ) -> None:
-    hurried = settings.database.model_copy(update={"statement_timeout_s": 1.0})
+    hurried = settings.database.model_copy(update={"statement_timeout_s": 3.0})
     service = quiet_service(settings.model_copy(update={"database": hurried}))
     async with running(service) as app, client_of(app) as client:
         lot = Lot(client, database)

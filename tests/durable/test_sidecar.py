@@ -47,7 +47,7 @@ def register(runtime: wf.WorkflowRuntime) -> None:
 
 
 def ended(client: wf.DaprWorkflowClient, instance_id: str) -> wf.WorkflowState:
-    state = client.wait_for_workflow_completion(instance_id, timeout_in_seconds=20)
+    state = client.wait_for_workflow_completion(instance_id, timeout_in_seconds=60)
     assert state is not None
     return state
 
@@ -177,7 +177,8 @@ class TestUpkeep:
 
     async def test_ten_thousand_finished_instances_do_not_slow_new_ones(self, database_url: str) -> None:
         with embedded_backend(database_url) as backend, backend.worker(register), backend.client() as client:
-            before = statistics.median([seconds_of_one(client) for _ in range(40)][10:])
+            # The quickest of many: what else the machine does slows some of them, and never makes one quicker.
+            before = min([seconds_of_one(client) for _ in range(40)][10:])
             connection = await asyncpg.connect(database_url)
             await connection.execute(
                 "insert into wf_instances (instance_id, execution_id, name, status, completed_at)"
@@ -188,7 +189,7 @@ class TestUpkeep:
                 " from generate_series(1, 10000) n"
             )
             await connection.close()
-            after = statistics.median([seconds_of_one(client) for _ in range(40)][10:])
+            after = min([seconds_of_one(client) for _ in range(40)][10:])
         assert after < before * 1.5 + 0.005
 
     def test_draining_lets_a_running_activity_finish_and_takes_nothing_new(self, database_url: str) -> None:

@@ -110,7 +110,7 @@ async def test_a_stubborn_tool_is_killed_with_its_children(tmp_path: Path, inter
 
 
 async def test_time_counts_from_the_start_of_the_tool(tmp_path: Path) -> None:
-    command = python(POLITE, "0", timeout_s=0.5, grace_s=10)
+    command = python(POLITE, "0", timeout_s=2, grace_s=30)
     tool = await detached.start(command, tmp_path)
     with pytest.raises(ToolTimedOut, match="started"):
         await tool.follow()

@@ -137,7 +137,7 @@ class TestRun:
     async def test_out_of_time_it_is_interrupted_then_killed_with_its_children(self, tmp_path: Path) -> None:
         parent, child = tmp_path / "parent", tmp_path / "child"
         with pytest.raises(ToolTimedOut, match="started"):
-            await run(python(STUBBORN, str(parent), str(child), timeout_s=0.5, grace_s=0.1))
+            await run(python(STUBBORN, str(parent), str(child), timeout_s=2, grace_s=0.1))
         assert is_gone(await number_in(parent))
         child_pid = await number_in(child)
         await until_true(lambda: is_gone(child_pid))

@@ -116,8 +116,9 @@ async def test_text_of_users_stays_text_in_ansible(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_ansible_and_its_files_do_not_outlive_a_runner_that_is_killed(tmp_path: Path) -> None:
+    ours = f"sleep 6{os.getpid()}"  # nobody else's
     (tmp_path / "wait.yml").write_text(
-        "- hosts: localhost\n  gather_facts: false\n  tasks:\n    - ansible.builtin.command: sleep 600\n"
+        f"- hosts: localhost\n  gather_facts: false\n  tasks:\n    - ansible.builtin.command: {ours}\n"
     )
     (tmp_path / "variables.yml").write_text("{}")
     request = {"playbook": str(tmp_path / "wait.yml"), "variables": str(tmp_path / "variables.yml")}
@@ -130,7 +131,7 @@ async def test_ansible_and_its_files_do_not_outlive_a_runner_that_is_killed(tmp_
     assert runner.stdin is not None
     runner.stdin.write(json.dumps({**request, "home": str(tmp_path)}).encode())
     runner.stdin.close()
-    await until_true(lambda: "sleep 600" in _command_lines())
+    await until_true(lambda: ours in _command_lines())
     os.killpg(runner.pid, signal.SIGKILL)
     await runner.wait()
     await until_true(lambda: str(tmp_path) not in _command_lines())

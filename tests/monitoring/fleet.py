@@ -22,7 +22,7 @@ from sandbox.kubernetes.server import KubernetesServer
 
 Obj = dict[str, Any]
 FAST = WatchPace(
-    round_s=0.05, lease_s=2.0, keeper=Pace(write_s=0.02, renew_s=0.1, pulse_s=0.1, pauses=(0.05, 0.1, 0.2))
+    round_s=0.05, lease_s=20.0, keeper=Pace(write_s=0.02, renew_s=0.1, pulse_s=0.1, pauses=(0.05, 0.1, 0.2))
 )
 
 

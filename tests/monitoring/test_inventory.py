@@ -4,7 +4,7 @@ import asyncio
 import copy
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -182,14 +182,28 @@ async def test_the_inventory_stays_and_says_why_it_is_old_while_the_api_server_i
     fleet: Fleet, server: KubernetesServer
 ) -> None:
     put_node(server, sapphire_rapids(), name="node-1")
+    # With all kinds there, every watch could go on from where it was without a question before.
+    server.call(lambda: server.cluster.store.create(copy.deepcopy(_NODE_FEATURES)))
     cluster_id = await fleet.add(server)
+
+    async def lease() -> datetime:
+        async with fleet.database.reading() as session:
+            ends = await session.scalar(select(InventoryState.lease_until))
+        assert ends is not None
+        return ends
+
     async with fleet.watching():
         await complete(fleet, cluster_id)
-        server.be_gone(0.5)
-        gone = await until(state_of(fleet, cluster_id), lambda state: state.problem is not None)
-        assert gone.complete
-        assert "is the cluster up" in (gone.problem or "")
-        assert (await nodes_of(fleet, cluster_id)()).keys() == {"node-1"}
+        with server.gone():
+            gone = await until(state_of(fleet, cluster_id), lambda state: state.problem is not None)
+            assert gone.complete
+            assert "is the cluster up" in (gone.problem or "")
+            assert (await nodes_of(fleet, cluster_id)()).keys() == {"node-1"}
+            told_until = await lease()
+            await until(lease, lambda ends: ends > told_until + timedelta(seconds=1))
+            still = await state_of(fleet, cluster_id)()
+            assert still.as_of == gone.as_of
+            assert still.problem is not None
         back = await complete(fleet, cluster_id)
         assert back.as_of is not None
         assert gone.as_of is not None

@@ -100,7 +100,8 @@ class DemoActivities:
             await asyncio.to_thread(note, payload.folder, "undo_step_2")
 
     async def _run_tool(self, payload: DemoPayload, journal: StepJournal) -> None:
-        command = Command(argv=(sys.executable, "-c", TOOL, payload.folder, payload.manner), grace_s=0.5)
+        grace_s = 30 if payload.manner == "polite" else 0.5
+        command = Command(argv=(sys.executable, "-c", TOOL, payload.folder, payload.manner), grace_s=grace_s)
         await run(command, on_line=lambda line: journal.log(line.text))
 
 

@@ -100,7 +100,7 @@ def payload_of(operation: Operation) -> OperationPayload:
     return OperationPayload(operation_id=operation.id, subject_id=operation.subject_id, attempt=operation.attempt)
 
 
-async def eventually(seen: Callable[[], Awaitable[bool]], *, within_s: float = 10) -> None:
+async def eventually(seen: Callable[[], Awaitable[bool]], *, within_s: float = 30) -> None:
     """Wait for an effect; fail when it does not come."""
     async with asyncio.timeout(within_s):
         while not await seen():  # noqa: ASYNC110 - effects in a database or another task have no event to wait for

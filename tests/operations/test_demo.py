@@ -28,6 +28,8 @@ from tests.operations.demo import DEMO, STEPS, demo_service
 from tests.operations.desk import Desk, cluster, eventually
 from tests.operations.streams import Event, events_of
 
+pytestmark = pytest.mark.timeout(300)
+
 FINAL = {OperationStatus.SUCCEEDED, OperationStatus.FAILED, OperationStatus.CANCELLED}
 ALL_STEPS = [step.name for step in STEPS]
 
@@ -67,7 +69,7 @@ async def _ended(desk: Desk, operation: Operation, *, attempt: int = 1) -> Opera
         seen, _ = await desk.look(operation.id)
         return seen.status in FINAL and seen.attempt == attempt
 
-    await eventually(is_over, within_s=40)
+    await eventually(is_over, within_s=90)
     return (await desk.look(operation.id))[0]
 
 
@@ -75,7 +77,7 @@ async def _appeared(path: Path) -> None:
     async def exists() -> bool:
         return await asyncio.to_thread(path.exists)
 
-    await eventually(exists, within_s=40)
+    await eventually(exists, within_s=90)
 
 
 async def _statuses(desk: Desk, operation: Operation) -> list[StepStatus]:
@@ -238,10 +240,12 @@ async def test_work_goes_on_where_it_was_when_the_service_is_killed_in_mid_step(
     desk: Desk, replica: Callable[[], Any], tmp_path: Path, marks: Callable[[], list[str]]
 ) -> None:
     first = await replica()
-    await eventually(lambda: _is_ready(first.port), within_s=40)
+    await eventually(lambda: _is_ready(first.port), within_s=90)
     operation = await _request(desk, tmp_path)
-    watching = asyncio.create_task(_watch(first.port, operation))
+    seen: list[Event] = []
+    watching = asyncio.create_task(_watch(first.port, operation, into=seen))
     await _appeared(tmp_path / "tool-is-up")
+    await eventually(lambda: _has_begun(seen, "step_5"))
     started_at = (await desk.look(operation.id))[1]["step_5"].started_at
     await first.send(signal.SIGKILL)
     before = await watching
@@ -249,7 +253,7 @@ async def test_work_goes_on_where_it_was_when_the_service_is_killed_in_mid_step(
     await eventually(lambda: _tool_count(tmp_path, 0))
     (tmp_path / "go").touch()
     second = await replica()
-    await eventually(lambda: _is_ready(second.port), within_s=40)
+    await eventually(lambda: _is_ready(second.port), within_s=90)
     after = await _watch(second.port, operation, after=before[-1].number)
 
     assert (await _ended(desk, operation)).status is OperationStatus.SUCCEEDED
@@ -285,7 +289,7 @@ async def test_another_replica_takes_over_when_one_is_killed(
 ) -> None:
     replicas = [await replica(), await replica()]
     for one in replicas:
-        await eventually(lambda port=one.port: _is_ready(port), within_s=40)
+        await eventually(lambda port=one.port: _is_ready(port), within_s=90)
     folders = [tmp_path / str(number) for number in range(12)]
     for folder in folders:
         folder.mkdir()
@@ -316,7 +320,7 @@ async def test_a_frozen_replica_that_wakes_up_stops_its_tool_and_spoils_nothing(
     # The engine gives a frozen owner up after half a minute.
     await eventually(lambda: _tool_count(tmp_path, 2), within_s=90)
     frozen.process.send_signal(signal.SIGCONT)
-    await eventually(lambda: _tool_count(tmp_path, 1), within_s=40)
+    await eventually(lambda: _tool_count(tmp_path, 1), within_s=90)
     assert (tmp_path / "stopped-politely").exists()
     (tmp_path / "go").touch()
     ended = await _ended(desk, operation)

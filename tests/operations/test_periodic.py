@@ -102,11 +102,18 @@ async def test_the_job_of_a_replica_that_died_is_taken_over(database: Database, 
 
 
 async def test_a_long_run_keeps_its_lease(database: Database, notices: Notices) -> None:
-    work = Counted(1.0)
-    replicas = [_scheduler(database, notices, Job("long", SOON, work), lease=0.3) for _ in range(2)]
+    work = Counted(30)
+    replicas = [_scheduler(database, notices, Job("long", SOON, work), lease=3) for _ in range(2)]
+
+    async def is_renewed() -> bool:
+        async with database.reading() as session:
+            renewed = "select lease_until > last_started_at + interval '3 seconds' from periodic_runs"
+            return bool((await session.execute(text(renewed))).scalar_one())
+
     async with _running(*replicas):
-        await eventually(work.reached(2))
-    assert work.most_at_once == 1
+        await eventually(work.reached(1))
+        await eventually(is_renewed)
+        assert (work.runs, work.at_once) == (1, 1)
 
 
 async def test_a_run_that_lost_its_lease_is_ended(database: Database, notices: Notices) -> None:

@@ -20,6 +20,8 @@ from budcluster.deployment.models import Deployment
 from budcluster.kit.database import Database, ReadSession
 from budcluster.kit.redaction import Redactor
 from budcluster.kube.client import ClusterClient
+from budcluster.kube.errors import NotFound
+from budcluster.kube.resources import PODS
 from budcluster.kube.times import moment
 
 Json = Mapping[str, Any]
@@ -56,8 +58,7 @@ class Ended:
 
 def ended_runs(pod: Json) -> Iterator[Ended]:
     """The failed runs that a pod's status tells of: at most the present and the previous one of each container."""
-    status = pod.get("status") or {}
-    for one in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+    for one in _statuses(pod):
         restarts = int(one.get("restartCount") or 0)
         now = (one.get("state") or {}).get("terminated")
         before = (one.get("lastState") or {}).get("terminated")
@@ -66,6 +67,11 @@ def ended_runs(pod: Json) -> Iterator[Ended]:
         if before and before.get("exitCode"):
             running = bool((one.get("state") or {}).get("running") or now)
             yield _ended(pod, one, before, max(restarts - 1, 0) if running else restarts, is_previous=True)
+
+
+def _statuses(pod: Json) -> list[Json]:
+    status = pod.get("status") or {}
+    return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
 
 
 def _ended(pod: Json, status: Json, end: Json, restart: int, *, is_previous: bool) -> Ended:
@@ -85,6 +91,24 @@ def _ended(pod: Json, status: Json, end: Json, restart: int, *, is_previous: boo
 
 async def last_lines(client: ClusterClient, namespace: str, ended: Ended) -> list[str]:
     """The end of its log, masked. Raises KubeError."""
+    lines = await _read(client, namespace, ended, previous=ended.is_previous)
+    if not ended.is_previous and await _has_restarted(client, namespace, ended):
+        # What was read may be the next run's already.
+        return await _read(client, namespace, ended, previous=True)
+    return lines
+
+
+async def _has_restarted(client: ClusterClient, namespace: str, ended: Ended) -> bool:
+    try:
+        pod = await client.get(PODS, ended.pod, namespace=namespace)
+    except NotFound:
+        return False
+    return pod["metadata"]["uid"] == ended.pod_uid and any(
+        one["name"] == ended.container and int(one.get("restartCount") or 0) > ended.restart for one in _statuses(pod)
+    )
+
+
+async def _read(client: ClusterClient, namespace: str, ended: Ended, *, previous: bool) -> list[str]:
     mask = _REDACTOR.lines().mask
     kept: deque[str] = deque()
     size = 0
@@ -92,7 +116,7 @@ async def last_lines(client: ClusterClient, namespace: str, ended: Ended) -> lis
         namespace,
         ended.pod,
         container=ended.container,
-        previous=ended.is_previous,
+        previous=previous,
         tail_lines=KEPT_LINES,
         silence_s=_SILENCE_S,
     )

@@ -94,6 +94,8 @@ class ClusterEye:
 
     async def _see(self, client: ClusterClient) -> None:
         for follower in self._followers:
+            # What was known before an outage is old until the watches have caught up, and would be written as true now.
+            follower.start_anew()
             await follower.list(client)
         self._complete = True
         for deployment_id in await self._standings.all_ids() | self._workloads.keys():
@@ -178,13 +180,15 @@ class ClusterEye:
         pods = list(self._pods.get(owner, {}).values())
         new = [(pod, ended) for pod in pods for ended in ended_runs(pod) if ended.key not in self._ends]
         logs = await asyncio.gather(*(self._last_lines(client, pod, ended) for pod, ended in new))
-        runs = {ended: lines for (_, ended), lines in zip(new, logs, strict=True)}
-        self._ends |= {ended.key: lines[-_LINES_FOR_DIAGNOSIS:] for ended, lines in runs.items()}
+        self._ends |= {ended.key: lines[-_LINES_FOR_DIAGNOSIS:] for (_, ended), lines in zip(new, logs, strict=True)}
         try:
-            again_s = await self._write(owner, pods, runs)
+            again_s = await self._standings.write(owner, lambda: self._seen(owner))
+            for (pod, ended), lines in zip(new, logs, strict=True):
+                found = self._diagnose(pod)
+                await self._attempts.keep(owner, ended, lines, finding=found.type if found else None)
         except DatabaseUnavailable:
             again_s = _RETRY_S
-            for ended in runs:  # they are to be kept yet
+            for _, ended in new:  # they are to be kept yet
                 self._ends.pop(ended.key, None)
         except DomainError as error:
             # One row that surprises us must not end the watch of all the others.
@@ -193,15 +197,10 @@ class ClusterEye:
         if again_s is not None:
             self._rota.mark(owner, after_s=again_s)
 
-    async def _write(self, owner: UUID, pods: list[Json], runs: Mapping[Ended, list[str]]) -> float | None:
-        findings = {str(pod["metadata"]["uid"]): self._diagnose(pod) for pod in pods}
-        telling = [findings[str(pod["metadata"]["uid"])] for pod in telling_of(pods)]
-        seen = Seen(self._workloads.get(owner), pods, [one for one in telling if one])
-        again_s = await self._standings.write(owner, seen)
-        for ended, lines in runs.items():
-            found = findings[ended.pod_uid]
-            await self._attempts.keep(owner, ended, lines, finding=found.type if found else None)
-        return again_s
+    def _seen(self, owner: UUID) -> Seen:
+        pods = list(self._pods.get(owner, {}).values())
+        findings = [found for pod in telling_of(pods) if (found := self._diagnose(pod))]
+        return Seen(self._workloads.get(owner), pods, findings)
 
     async def _last_lines(self, client: ClusterClient, pod: Json, ended: Ended) -> list[str]:
         try:

@@ -1,6 +1,7 @@
 """Writes what a cluster shows of its deployments into their rows: under the row's lock, and only what changed."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -46,21 +47,22 @@ class Standings:
         async with self._database.reading() as session:
             return set(await session.scalars(select(Deployment.id).where(Deployment.cluster_id == self._cluster_id)))
 
-    async def write(self, deployment_id: UUID, seen: Seen) -> float | None:
+    async def write(self, deployment_id: UUID, see: Callable[[], Seen]) -> float | None:
         """Bring the row up to date; seconds after which to look again, if time may change the answer.
 
+        `see` is called once the row is held: who wrote it meanwhile may have seen more than was known before.
         Raises DatabaseUnavailable.
         """
         async with self._database.writing() as session:
             mine = select(Deployment).where(Deployment.id == deployment_id, Deployment.cluster_id == self._cluster_id)
             deployment = (await session.scalars(mine.with_for_update())).one_or_none()
             if deployment is None:
-                self._note_stranger(deployment_id, seen)
+                self._note_stranger(deployment_id, see())
                 return None
-            known = await _known(session, deployment)
+            known, seen = await _known(session, deployment), see()
             observed = observe(known, seen)
             status, again_s = settle(known, observed, self._damping, lasted_s=self._lasted(deployment_id, observed))
-            await self._apply(session, deployment, observed, status, withdrawn=seen.workload is None and not seen.pods)
+            await self._apply(session, deployment, observed, status, withdrawn=seen.workload is None)
         return again_s
 
     def _lasted(self, deployment_id: UUID, observed: Observed) -> float:
@@ -92,7 +94,7 @@ class Standings:
         now = self._clock.now().isoformat()
         diagnosis = document(observed.finding, before=deployment.diagnosis, now=now)
         if withdrawn and diagnosis is None:
-            # A failed start was taken back: with its pods gone nothing is healed, and the cause must stay readable.
+            # A failed start was taken back: nothing is healed by that, and the cause must stay readable.
             diagnosis = deployment.diagnosis
         values: dict[str, Any] = {
             "replicas_ready": observed.ready, "servable": observed.servable, "diagnosis": diagnosis

@@ -154,6 +154,15 @@ class KubernetesServer:
         """Make every older resourceVersion too old: 410 from now on."""
         self.call(self.cluster.store.history.compact)
 
+    @contextlib.contextmanager
+    def gone(self) -> Iterator[None]:
+        """Refuse connections and drop open ones for the length of a `with` block."""
+        self._await(self._shut())
+        try:
+            yield
+        finally:
+            self._await(self._open())
+
     def be_gone(self, seconds: float) -> None:
         """Refuse connections and drop open ones for that many real seconds."""
         self._await(self._leave(seconds))
@@ -212,13 +221,21 @@ class KubernetesServer:
             _transport(connection).abort()
 
     async def _leave(self, seconds: float) -> None:
-        for listener in self._uvicorn.servers:
-            listener.close()
-        self._abort_all()
+        await self._shut()
         self._return = asyncio.create_task(self._come_back(seconds))
 
     async def _come_back(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+        await self._open()
+
+    async def _shut(self) -> None:
+        if self._return is not None:
+            self._return.cancel()  # it is gone already: who asked last decides when it is back
+        for listener in self._uvicorn.servers:
+            listener.close()
+        self._abort_all()
+
+    async def _open(self) -> None:
         self._socket = _listen(self.port)
         await self._uvicorn.startup([self._socket])
 

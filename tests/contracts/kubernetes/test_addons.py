@@ -8,7 +8,7 @@ import pytest
 from sandbox.chart_repository import CHARTS
 from tests.contracts.kubernetes.driver import Cluster, Tool, eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 FEATURES = "feature.node.kubernetes.io/"
 EVERYWHERE = [{"operator": "Exists"}]

@@ -7,7 +7,7 @@ import pytest
 from tests.contracts.kubernetes.driver import Cluster, Tool, eventually
 from tests.contracts.kubernetes.objects import MISSING
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 BATTERY = str(Path(__file__).with_name("chart"))
 WAIT = ("--wait", "--timeout", "90s")

@@ -18,7 +18,7 @@ from tests.contracts.kubernetes.objects import (
     service,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 TALKING = [container(BUSYBOX, command=["sh", "-c", "echo hello; sleep 3600"])]
 

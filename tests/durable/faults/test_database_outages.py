@@ -17,7 +17,7 @@ from devstack.postgres import EmbeddedPostgres
 from tests.durable.faults.conftest import Site, site_on
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

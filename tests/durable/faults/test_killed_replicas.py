@@ -12,7 +12,7 @@ import pytest
 from tests.durable.faults.conftest import Site
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def test_only_the_activity_in_hand_is_repeated_when_the_process_is_killed_within_it(site: Site) -> None:
@@ -21,8 +21,8 @@ def test_only_the_activity_in_hand_is_repeated_when_the_process_is_killed_within
     site.start("steps", 4, instance_id="a")
     site.until_begun("a", 3)
     first.kill()
-    began = time.monotonic()
     site.replica()
+    began = time.monotonic()
     site.until_begun("a", 3, times=2)
     assert time.monotonic() - began < 10
     held.unlink()
