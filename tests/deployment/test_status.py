@@ -64,6 +64,7 @@ LOOPING = pod(ready=False, waiting="CrashLoopBackOff")
         (Known(S.DEPLOYING, 1, held=True), Seen(workload(), [LOOPING], [CRASH]), None, 0, "crash", False),
         (Known(S.PENDING, 1), Seen(None), None, 0, None, False),
         (Known(S.DELETING, 1), Seen(workload(), [pod()]), None, 1, None, False),
+        (Known(S.DELETING, 1, half_removed=True), Seen(workload(), [pod()]), None, 1, None, False),
     ],
 )
 def test_what_the_cluster_shows_becomes_what_is_true(

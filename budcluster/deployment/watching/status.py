@@ -2,7 +2,7 @@
 
 While an operation holds a deployment, the operation decides the status; copies, servable and diagnosis are told as they
 are. Otherwise: no ready copy is never RUNNING, zero wanted copies are PARKED, and whatever is ready again is RUNNING,
-but for what a failed deletion has left.
+but for what a deletion has left.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ class Known:
     failed_by_operation: bool = False
     """Whether its error is an operation's: then its release may be absent for good reason."""
     half_removed: bool = False
-    """Whether a deletion of it failed: copies may be ready, and what leads requests to them gone."""
+    """Whether a deletion has begun to remove it: copies may be ready, and what leads requests to them gone."""
 
 
 @dataclass(frozen=True, slots=True)
