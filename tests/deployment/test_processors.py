@@ -42,7 +42,7 @@ def test_what_pods_ask_for_is_looked_at_in_sum_and_the_answer_says_so() -> None:
 
 
 def test_an_unknown_model_is_never_yes() -> None:
-    assert check_processors(replace(COPY, is_sized=False), [_node()]).verdict is Verdict.UNKNOWN
+    assert check_processors(replace(COPY, doubts=("its size is not known",)), [_node()]).verdict is Verdict.UNKNOWN
 
 
 def test_nodes_that_cannot_run_it_say_why() -> None:

@@ -16,6 +16,8 @@ from budcluster.deployment.fitting.rooms import Room
 from budcluster.deployment.fitting.sizing import Estimate, divides, misshapen
 
 _WIDEST: Final = 64
+_FEW_SEQUENCES: Final = 256
+"""What engines take by themselves on devices that are not large."""
 
 
 class Verdict(StrEnum):
@@ -62,18 +64,18 @@ def check_fit(demand: Demand, rooms: Sequence[Room], *, waiting: Iterable[Demand
     if faults:
         every = (PoolReason("every node", len({room.node for room in rooms}), faults),)
         nearest = _nearest(demand, stock, size)
-        return Fit(Verdict.NO, (), every, nearest, size.needed_mib() if size else None, _warnings(size))
+        return Fit(Verdict.NO, (), every, nearest, size.needed_mib() if size else None, demand.doubts)
     resource = demand.resource or stock.best_resource(demand)
     nodes = stock.copy().place(replace(demand, resource=resource)) if resource else []
     complete = len(nodes) == demand.replicas
-    known = Verdict.YES if size else Verdict.UNKNOWN
+    known = Verdict.YES if size and not demand.doubts else Verdict.UNKNOWN
     return Fit(
         verdict=known if complete else Verdict.NO,
         nodes=tuple(nodes),
         reasons=() if complete else _reasons(demand, _after(demand, stock), size),
         nearest=() if complete else _nearest(demand, stock, size),
         needed_mib=size.needed_mib() if size else None,
-        warnings=_warnings(size),
+        warnings=demand.doubts,
         resource=resource,
     )
 
@@ -129,6 +131,9 @@ def _nearest(demand: Demand, stock: Stock, size: Estimate | None) -> tuple[str, 
         sentences.append(f"with pipeline_parallel_size {depth} it fits")
     if size is not None and (context := _largest_context(demand, stock, size)):
         sentences.append(f"with max_model_len {context} it fits")
+    if (demand.shape.sequences or 0) > _FEW_SEQUENCES:
+        fewer = replace(demand, shape=replace(demand.shape, sequences=_FEW_SEQUENCES))
+        sentences += [f"with max_num_seqs {_FEW_SEQUENCES} it fits"] if _fits(fewer, stock) else []
     copies = 0 if _is_misshapen(demand) else len(stock.copy().place(demand))
     if 0 < copies < demand.replicas:
         sentences.append(f"with {copies} replicas it fits")
@@ -179,9 +184,3 @@ def _is_misshapen(demand: Demand) -> bool:
 
 def _fits(demand: Demand, stock: Stock) -> bool:
     return not _is_misshapen(demand) and len(stock.copy().place(demand)) == demand.replicas
-
-
-def _warnings(size: Estimate | None) -> tuple[str, ...]:
-    if size is not None:
-        return ()
-    return ("the model's config is not known, so whether it fits into the GPUs' memory is not known either",)

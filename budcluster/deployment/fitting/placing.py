@@ -166,7 +166,7 @@ def _format_refusals(demand: Demand, room: Room) -> list[str]:
     if capability is None:
         return []
     shown = f"{capability[0]}.{capability[1]}"
-    if demand.dtype == "bfloat16" and capability < _BF16:
+    if demand.shape.dtype == "bfloat16" and capability < _BF16:
         return [f"bfloat16 needs compute capability 8.0, and its GPUs have {shown}; use float16"]
     if demand.shape.quantization == "fp8" and capability < _FP8:
         return [f"fp8 needs compute capability 8.9, and its GPUs have {shown}"]

@@ -16,7 +16,6 @@ from budcluster.hardware.reading.profile import NodeProfile
 _AMD64: Final = "amd64"
 _VECTORS: Final = ("AVX2", "AVX512F")
 _ONLY_IN_SUM: Final = "what other pods ask of each node is known only in sum, so a copy may have to wait for a node"
-_UNSIZED: Final = "the model's config is not known, so its size is not known either"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +50,10 @@ def check_processors(
     reasons = _reasons(demand, nodes, left, kept)
     places = _place(demand, nodes, left, kept)
     short = _short_in_sum(demand, nodes, asked)
-    warnings = (_ONLY_IN_SUM,) if demand.is_sized else (_ONLY_IN_SUM, _UNSIZED)
-    needed_mib = demand.memory_gib * 1024 if demand.is_sized else None
+    warnings = (_ONLY_IN_SUM, *demand.doubts)
+    needed_mib = None if demand.doubts else demand.memory_gib * 1024
     if len(places) == demand.replicas and not short:
-        verdict = Verdict.YES if demand.is_sized else Verdict.UNKNOWN
+        verdict = Verdict.UNKNOWN if demand.doubts else Verdict.YES
         return Fit(verdict, tuple(places), (), (), needed_mib, warnings)
     if short:
         reasons = (PoolReason("the cluster", len(nodes), (short,)),)
