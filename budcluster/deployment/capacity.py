@@ -9,7 +9,7 @@ from uuid import UUID
 
 import orjson
 from pydantic import TypeAdapter
-from sqlalchemy import Select, Text, case, cast, false, func, not_, select, text
+from sqlalchemy import Select, Text, case, cast, exists, false, func, not_, select, text
 from sqlalchemy.orm import aliased
 
 from budcluster.cluster.models import Cluster
@@ -23,12 +23,13 @@ from budcluster.deployment.models import DELETION, Deployment, DeploymentRevisio
 from budcluster.deployment.options import DeploymentConfig
 from budcluster.deployment.planning import Site, demand_of
 from budcluster.deployment.promises import End, Promised
+from budcluster.deployment.refs import SMOKE_TEST
 from budcluster.deployment.runtimes.launch import Hardware
 from budcluster.deployment.values import resource_in, surges
 from budcluster.hardware.models import AddonName, AddonState, ClusterAddon, InventoryState
 from budcluster.hardware.reading.profile import HardwareProfile, NodeProfile
 from budcluster.kit.database import ReadSession
-from budcluster.operations.models import FINISHED, Operation
+from budcluster.operations.models import FINISHED, Operation, OperationStep, StepStatus
 
 _PROFILE: Final = TypeAdapter(HardwareProfile)
 _GONE: Final = (DeploymentStatus.DELETING, DeploymentStatus.PARKED)
@@ -183,7 +184,7 @@ async def _promised(session: ReadSession, cluster_id: UUID, seen: Seen, *, but: 
     for row in await session.execute(_PROMISES.where(Deployment.cluster_id == cluster_id, Deployment.id != but)):
         asked = _demand(seen.site, row.config, row.limits, row.runtime, row.facts)
         is_other = row.former_revision not in {None, row.revision}
-        surplus = 1 if is_other and surges({"strategy": row.strategy}) else 0
+        surplus = int(row.strategy is not None and is_other and surges({"strategy": row.strategy}))
         ends = [End(asked, row.replicas_desired, surplus, is_other=is_other)]
         if row.former_revision is not None:
             former = _demand(seen.site, row.former_config, row.former_limits, row.runtime, row.facts)
@@ -195,6 +196,12 @@ async def _promised(session: ReadSession, cluster_id: UUID, seen: Seen, *, but: 
 def _make_promises() -> Select[Any]:
     current, former = aliased(DeploymentRevision), aliased(DeploymentRevision)
     works = Operation.kind.in_(_CHANGES) & Operation.status.not_in(FINISHED)
+    # By then the old copies are gone, and the way back makes none ahead of others.
+    is_up = exists().where(
+        OperationStep.operation_id == Operation.id,
+        OperationStep.name == SMOKE_TEST.name,
+        OperationStep.status != StepStatus.PENDING,
+    )
     number = Operation.payload["previous_revision"].as_integer()
     is_in_cluster = func.coalesce(Deployment.error["left"].contains(["install_release"]), false())
     # Its first start failed, and nothing of it is in the cluster. After a failed deletion nobody knows what is.
@@ -215,7 +222,7 @@ def _make_promises() -> Select[Any]:
             cast(Deployment.config, Text).label("config"),
             cast(Deployment.model_facts, Text).label("facts"),
             current.values[limits].label("limits"),
-            case((former.number.is_not(None), current.values["strategy"])).label("strategy"),
+            case((former.number.is_not(None) & not_(is_up), current.values["strategy"])).label("strategy"),
             former.number.label("former_revision"),
             cast(former.config, Text).label("former_config"),
             former.values[limits].label("former_limits"),
