@@ -16,8 +16,8 @@ from budcluster.cluster.models import Cluster
 from budcluster.deployment.fitting.demands import AnyDemand, Demand, ProcessorDemand
 from budcluster.deployment.fitting.fit import Fit, check_fit
 from budcluster.deployment.fitting.model_facts import ModelFacts
-from budcluster.deployment.fitting.processors import Asked, check_processors
-from budcluster.deployment.fitting.rooms import Room, rooms_of
+from budcluster.deployment.fitting.processors import check_processors
+from budcluster.deployment.fitting.rooms import Asked, Room, rooms_of
 from budcluster.deployment.inventory_memory import Holder, Inventory, InventoryMemory, PodKey
 from budcluster.deployment.models import DELETION, Deployment, DeploymentRevision, DeploymentStatus, RuntimeType
 from budcluster.deployment.options import DeploymentConfig
@@ -93,6 +93,7 @@ class Prospect:
             self.site.nodes,
             kept=self.site.kept,
             asked=None if freed else self.asked,
+            by_node=self.site.asked,
             waiting=self.without_gpus,
         )
 
@@ -135,7 +136,10 @@ class Capacity:
         kept = frozenset(name for name, node in inventory.nodes.items() if node.is_kept)
         rooms = [room for node in known for room in node.rooms]
         return Seen(
-            site=_site([node.profile for node in known], rooms, kept, state.addons),
+            site=replace(
+                _site([node.profile for node in known], rooms, kept, state.addons),
+                asked={name: node.asked for name, node in inventory.nodes.items()},
+            ),
             asked=Asked(state.cpu_requested, state.memory_requested_bytes),
             copies=_copies(inventory.pods, self._namespace),
             inventory=inventory,

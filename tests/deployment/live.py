@@ -14,9 +14,9 @@ from budcluster.config import Settings
 from budcluster.credentials.ring import KeyRing
 from budcluster.credentials.vault import Vault
 from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus, RuntimeType
-from budcluster.deployment.values import LABEL_DEPLOYMENT
 from budcluster.kit.clock import SystemClock
 from budcluster.kit.database import Database
+from budcluster.kube.ownership import LABEL_DEPLOYMENT
 from sandbox.kubernetes.server import KubernetesServer
 
 T = TypeVar("T")

@@ -16,7 +16,6 @@ import structlog
 
 from budcluster.cluster.access import NO_ACCESS
 from budcluster.deployment.logs.attempts import Attempts, Ended, ended_runs, last_lines
-from budcluster.deployment.values import LABEL_DEPLOYMENT
 from budcluster.deployment.watching.pod_events import PodEvents, Subject, subject_of, subjects_of
 from budcluster.deployment.watching.rota import Rota
 from budcluster.deployment.watching.standing import Standings
@@ -29,6 +28,7 @@ from budcluster.kube.diagnosis import Finding, PodEvidence, diagnose
 from budcluster.kube.door import Door
 from budcluster.kube.errors import KubeError
 from budcluster.kube.follower import Follower
+from budcluster.kube.ownership import LABEL_DEPLOYMENT
 from budcluster.kube.resources import DEPLOYMENTS, EVENTS, PODS
 
 log = structlog.get_logger(__name__)
