@@ -99,6 +99,19 @@ def test_a_model_with_parts_beside_its_language_model_is_sized_by_the_sum_of_its
     assert _fit(facts=known, quantization="fp8").verdict is not Verdict.YES
 
 
+@pytest.mark.parametrize("lacking", ["nvidia.com/gpu.memory", "nvidia.com/cuda.driver"])
+def test_a_device_or_driver_that_nobody_knows_is_no_yes(lacking: str) -> None:
+    bare = nodes.with_labels(nodes.l40s(), drop=lacking)
+    rooms = rooms_of(read_cluster([bare]).nodes)
+    demand = demand_of(DeploymentConfig(), VLLM, LLAMA_8B, Hardware.NVIDIA)
+    assert isinstance(demand, Demand)
+    fit = check_fit(demand, rooms)
+    assert (fit.verdict, len(fit.nodes)) == (Verdict.UNKNOWN, 1)
+    assert bare["metadata"]["name"] in fit.warnings[0]
+    known = check_fit(demand, [*rooms, *rooms_of(read_cluster([nodes.a100x8()]).nodes)])
+    assert known.verdict is not Verdict.NO
+
+
 def test_without_gpus_the_same_leaves_the_answer_open() -> None:
     known = read_cluster([nodes.a100x8()]).nodes
     demand = demand_of(DeploymentConfig(extra_args=["--enable-lora"]), VLLM, LLAMA_8B, Hardware.CPU)

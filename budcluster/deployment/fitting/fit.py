@@ -4,6 +4,7 @@ Requests that were accepted but are not scheduled yet take their place first, so
 caller holds a lock per cluster while it asks and writes the row.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +12,13 @@ from enum import StrEnum
 from typing import Final
 
 from budcluster.deployment.fitting.demands import Demand, together
-from budcluster.deployment.fitting.placing import Stock, refusals, short_of_host
+from budcluster.deployment.fitting.placing import Stock, refusals, short_of_host, unknowns
 from budcluster.deployment.fitting.rooms import Room
 from budcluster.deployment.fitting.sizing import Estimate, divides, misshapen
 
 _WIDEST: Final = 64
+_SAID: Final = 10
+"""Doubts about nodes that are told, of hundreds that may be alike."""
 _FEW_SEQUENCES: Final = 256
 """What engines take by themselves on devices that are not large."""
 
@@ -68,16 +71,22 @@ def check_fit(demand: Demand, rooms: Sequence[Room], *, waiting: Iterable[Demand
     resource = demand.resource or stock.best_resource(demand)
     nodes = stock.copy().place(replace(demand, resource=resource)) if resource else []
     complete = len(nodes) == demand.replicas
-    known = Verdict.YES if size and not demand.doubts else Verdict.UNKNOWN
+    doubts = (*demand.doubts, *_unknowns(demand, rooms, resource, frozenset(nodes)))
+    known = Verdict.YES if size and not doubts else Verdict.UNKNOWN
     return Fit(
         verdict=known if complete else Verdict.NO,
         nodes=tuple(nodes),
         reasons=() if complete else _reasons(demand, _after(demand, stock), size),
         nearest=() if complete else _nearest(demand, stock, size),
         needed_mib=size.needed_mib() if size else None,
-        warnings=demand.doubts,
+        warnings=doubts,
         resource=resource,
     )
+
+
+def _unknowns(demand: Demand, rooms: Sequence[Room], resource: str | None, nodes: frozenset[str]) -> tuple[str, ...]:
+    there = (room for room in rooms if room.node in nodes and room.resource == resource)
+    return tuple(itertools.islice((unknown for room in there for unknown in unknowns(demand, room)), _SAID))
 
 
 def _after(demand: Demand, stock: Stock) -> Stock:
