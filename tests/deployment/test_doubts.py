@@ -91,6 +91,29 @@ def test_a_batch_sequences_and_wide_numbers_are_counted() -> None:
     assert summed.loaded_bytes(None, dtype="float32") == 2 * 16_060_000_000
 
 
+def test_layers_with_a_sliding_window_keep_only_that_where_the_engine_does_so() -> None:
+    kinds = ["full_attention" if layer % 6 == 5 else "sliding_attention" for layer in range(36)]
+    slides = {"num_hidden_layers": 36, "layer_types": kinds, "sliding_window": 1024}
+    facts, all_full = (read_config(models.LLAMA_8B | one) for one in (slides, slides | {"layer_types": None}))
+    layer = 2 * 8 * 128 * 2 * 131_072 / 2**20
+    saved = (_fit(facts=all_full, max_model_len=131_072).needed_mib or 0) - (
+        _fit(facts=facts, max_model_len=131_072).needed_mib or 0
+    )
+    kept = (1024 + 8192 + 127) / 131_072
+    assert saved * 0.92 == pytest.approx(30 * layer * (1 - kept), rel=0.001)
+    for args, runtime in (["--disable-hybrid-kv-cache-manager"], VLLM), ([], SGLANG):
+        fits = [_fit(*args, runtime=runtime, facts=one, max_model_len=131_072) for one in (facts, all_full)]
+        assert fits[0].needed_mib == fits[1].needed_mib
+    demand = demand_of(DeploymentConfig(max_model_len=131_072), VLLM, facts, Hardware.NVIDIA)
+    assert isinstance(demand, Demand)
+    size = demand.sized()
+    assert size is not None
+    for memory in (22_000, 24_000, 40_000):
+        longest = size.largest_context(memory)
+        shapes = [replace(demand, shape=replace(demand.shape, max_model_len=longest + more)) for more in (0, 64)]
+        assert [sized.fits(memory) for one in shapes if (sized := one.sized())] == [True, False]
+
+
 def test_a_model_with_parts_beside_its_language_model_is_sized_by_the_sum_of_its_files_only() -> None:
     config = {"text_config": models.LLAMA_8B, "vision_config": {"hidden_size": 1280}}
     assert _fit(facts=read_config(config)).verdict is Verdict.UNKNOWN

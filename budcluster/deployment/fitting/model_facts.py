@@ -53,6 +53,10 @@ class ModelFacts:
     tied_embeddings: bool = False
     weights_bytes: int | None = None
     """As the hub sums the weight files; estimated from the shape where it does not say."""
+    sliding_layers: int = 0
+    """Layers that look back no further than the window."""
+    sliding_window: int = 0
+    """Tokens; 0 where no layer slides."""
     has_more_parts: bool = False
     """Whether it has parts beside the decoder, as for pictures: their size is known only in that sum."""
 
@@ -101,6 +105,9 @@ def read_config(config: Mapping[str, Any], *, weights_bytes: int | None = None) 
     architectures = config.get("architectures")
     quantization = config.get("quantization_config")
     rank = _find(text, "kv_lora_rank")
+    kinds, window = text.get("layer_types"), _find(text, "sliding_window") or 0
+    is_told = isinstance(kinds, list) and len(kinds) == layers and window > 0 and not rank
+    sliding = list(kinds or ()).count("sliding_attention") if is_told else 0
     return ModelFacts(
         architecture=str(architectures[0])[:100] if isinstance(architectures, list) and architectures else None,
         layers=layers,
@@ -120,6 +127,8 @@ def read_config(config: Mapping[str, Any], *, weights_bytes: int | None = None) 
         mla_rank=rank + (_find(text, "qk_rope_head_dim") or 0) if rank else None,
         tied_embeddings=text.get("tie_word_embeddings") is True,
         weights_bytes=weights_bytes,
+        sliding_layers=sliding,
+        sliding_window=window if sliding else 0,
         has_more_parts=any(isinstance(config.get(part), Mapping) for part in ("vision_config", "audio_config")),
     )
 

@@ -8,7 +8,7 @@ for what else extra arguments may ask for: these leave in doubt whether it fits.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from budcluster.deployment.fitting.model_facts import ModelFacts
@@ -28,6 +28,9 @@ _BATCH_TOKENS: Final = 8192
 _ACTIVATION_COPIES: Final = 6
 _SAMPLING_BYTES: Final = 24
 """Of each word, for each sequence: logits and probabilities in float32, the same sorted, and the places they had."""
+_ALIKE: Final = 1.5
+_BLOCK_TOKENS: Final = 128
+"""Of the largest block in which a cache is handed out: a window rarely begins with one."""
 _KV_BYTES: Final = {"fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0}
 
 
@@ -72,6 +75,29 @@ class Budget:
     """For the cache, of what the weights and the engine itself leave."""
     batch_tokens: int = _BATCH_TOKENS
     """Computed at once; 0: a whole context."""
+    slides: bool = False
+    """Whether layers with a sliding window keep the window only, and what is computed at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class KvShape:
+    """What sequences take of one device."""
+
+    per_token: int
+    """Bytes in the layers that keep all of it."""
+    per_sliding_token: int = 0
+    """Bytes in those that keep no more than `kept`."""
+    kept: int = 0
+
+    def size(self, tokens: int) -> int:
+        """Bytes of one sequence."""
+        return self.per_token * tokens + self.per_sliding_token * min(tokens, self.kept)
+
+    def longest(self, room: int) -> int:
+        """Tokens of the longest sequence for which there is room."""
+        if room < self.size(self.kept):
+            return max(0, room // (self.per_token + self.per_sliding_token))
+        return (room - self.per_sliding_token * self.kept) // max(1, self.per_token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +108,7 @@ class Estimate:
     kv_cache: int
     """For one sequence of the full length: the least that an engine starts with."""
     overhead: int
-    kv_per_token: int
+    kv: KvShape
     budget: Budget
 
     @property
@@ -114,24 +140,46 @@ class Estimate:
             room = rest * self.budget.of_the_rest
         else:
             room = memory * self.budget.utilization - self.weights - self.overhead
-        return max(0, int(room // self.kv_per_token)) if self.kv_per_token else 0
+        return self.kv.longest(int(room))
 
 
 def estimate(facts: ModelFacts, shape: Shape, budget: Budget = Budget()) -> Estimate:
     """Size one replica. Pure arithmetic over the model's shape."""
-    per_token = kv_bytes_per_token(facts, shape)
     tokens = budget.batch_tokens or max(shape.max_model_len, _BATCH_TOKENS)
     activations = _ACTIVATION_COPIES * tokens * facts.hidden_size * shape.bytes_per_number / shape.tensor_parallel
     sampling = (shape.sequences or 0) * facts.vocabulary * _SAMPLING_BYTES
     overhead = _CONTEXT_BYTES + max(activations, sampling)
     if shape.devices > 1:
         overhead += _GROUP_BYTES
+    kv = kv_shape(facts, shape, budget)
     return Estimate(
         weights=math.ceil(facts.loaded_bytes(shape.quantization, dtype=shape.dtype) / shape.devices),
-        kv_cache=per_token * shape.max_model_len,
+        kv_cache=kv.size(shape.max_model_len),
         overhead=int(overhead),
-        kv_per_token=per_token,
+        kv=kv,
         budget=budget,
+    )
+
+
+def kv_shape(facts: ModelFacts, shape: Shape, budget: Budget) -> KvShape:
+    """As the engine keeps it.
+
+    vLLM gives a sliding layer its window less one, and the tokens that are computed at once (v1/kv_cache_interface.py).
+    It keeps layers in groups of one size: as many as there are of the rarer kind, or of the other one where both are
+    about as many (v1/core/kv_cache_utils.py). A group that is not full takes the same.
+    """
+    sliding, full = facts.sliding_layers, facts.layers - facts.sliding_layers
+    if not budget.slides or not sliding:
+        return KvShape(kv_bytes_per_token(facts, shape))
+    group = sliding
+    if full:
+        group = max(full, sliding) if max(full, sliding) < _ALIKE * min(full, sliding) else min(full, sliding)
+    full, sliding = (math.ceil(layers / group) * group for layers in (full, sliding))
+    batch = budget.batch_tokens or shape.max_model_len
+    return KvShape(
+        kv_bytes_per_token(replace(facts, layers=full), shape) if full else 0,
+        kv_bytes_per_token(replace(facts, layers=sliding), shape),
+        facts.sliding_window - 1 + batch + _BLOCK_TOKENS,
     )
 
 

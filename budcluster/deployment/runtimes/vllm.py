@@ -201,7 +201,8 @@ def _budget(args: Sequence[str]) -> Budget:
     batch = count_of(args, "--max-num-batched-tokens")
     if batch is None and "--no-enable-chunked-prefill" in args:
         batch = 0
-    budget = Budget() if fraction is None else Budget(utilization=fraction)
+    budget = Budget(slides="--disable-hybrid-kv-cache-manager" not in args)
+    budget = budget if fraction is None else replace(budget, utilization=fraction)
     return budget if batch is None else replace(budget, batch_tokens=batch)
 
 
