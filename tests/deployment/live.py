@@ -143,6 +143,20 @@ def pod(deployment_id: UUID, name: str, *containers: Obj, **spec: Any) -> Obj:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": list(containers), **spec}}
 
 
+def service(deployment: Deployment) -> Obj:
+    """The Service of a release."""
+    labels = {LABEL_DEPLOYMENT: str(deployment.id)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": deployment.helm_release, "namespace": NAMESPACE, "labels": labels},
+        "spec": {
+            "selector": {"app.kubernetes.io/instance": deployment.helm_release},
+            "ports": [{"name": "http", "port": 80}],
+        },
+    }
+
+
 def workload(deployment: Deployment, *containers: Obj, replicas: int | None = None) -> Obj:
     """The Deployment object of a release."""
     labels = {LABEL_DEPLOYMENT: str(deployment.id), "app.kubernetes.io/instance": deployment.helm_release}

@@ -29,7 +29,7 @@ from budcluster.kube.door import Door
 from budcluster.kube.errors import KubeError
 from budcluster.kube.follower import Follower
 from budcluster.kube.ownership import LABEL_DEPLOYMENT
-from budcluster.kube.resources import DEPLOYMENTS, EVENTS, PODS
+from budcluster.kube.resources import DEPLOYMENTS, EVENTS, PODS, SERVICES
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +60,7 @@ class ClusterEye:
         self._attempts = attempts
         self._namespaces = namespaces
         self._workloads: dict[UUID, Json] = {}
+        self._services: dict[str, UUID] = {}
         self._pods: dict[UUID, dict[str, Json]] = defaultdict(dict)
         self._owners: dict[str, UUID] = {}
         self._events = PodEvents()
@@ -108,15 +109,26 @@ class ClusterEye:
     def _followers_of(self, namespace: str) -> list[Follower[Any]]:
         return [
             Follower(EVENTS, self._see_event, self._lose_event, namespace=namespace, optional=True),
-            Follower(PODS, self._see_pod, self._lose_pod, namespace=namespace, label_selector=LABEL_DEPLOYMENT),
-            Follower(
-                DEPLOYMENTS,
-                self._see_workload,
-                self._lose_workload,
-                namespace=namespace,
-                label_selector=LABEL_DEPLOYMENT,
+            *(
+                Follower(resource, see, lose, namespace=namespace, label_selector=LABEL_DEPLOYMENT)
+                for resource, see, lose in (
+                    (SERVICES, self._see_service, self._lose_service),
+                    (PODS, self._see_pod, self._lose_pod),
+                    (DEPLOYMENTS, self._see_workload, self._lose_workload),
+                )
             ),
         ]
+
+    def _see_service(self, service: Json) -> str:
+        uid, owner = str(service["metadata"]["uid"]), owner_of(service)
+        if owner is not None:
+            self._services[uid] = owner
+            self._mark(owner)
+        return uid
+
+    def _lose_service(self, uid: str) -> None:
+        if (owner := self._services.pop(uid, None)) is not None:
+            self._mark(owner)
 
     def _see_workload(self, workload: Json) -> UUID | None:
         owner = owner_of(workload)
@@ -196,7 +208,8 @@ class ClusterEye:
     async def _write(self, owner: UUID, pods: list[Json], runs: Mapping[Ended, list[str]]) -> float | None:
         findings = {str(pod["metadata"]["uid"]): self._diagnose(pod) for pod in pods}
         telling = [findings[str(pod["metadata"]["uid"])] for pod in telling_of(pods)]
-        seen = Seen(self._workloads.get(owner), pods, [one for one in telling if one])
+        is_reached = owner in self._services.values()
+        seen = Seen(self._workloads.get(owner), pods, [one for one in telling if one], is_reached=is_reached)
         again_s = await self._standings.write(owner, seen)
         for ended, lines in runs.items():
             found = findings[ended.pod_uid]
