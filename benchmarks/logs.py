@@ -29,7 +29,6 @@ from budcluster.deployment.logs.reading import LogReading, Wanted
 from budcluster.deployment.logs.streams import Batch, LogStream, as_events, as_text
 from budcluster.deployment.logs.window import Window
 from budcluster.deployment.models import Deployment, DeploymentStatus, RuntimeType
-from budcluster.deployment.values import LABEL_DEPLOYMENT
 from budcluster.deployment.watching.cluster_eye import ClusterEye
 from budcluster.deployment.watching.standing import Standings
 from budcluster.deployment.watching.status import Damping
@@ -37,6 +36,7 @@ from budcluster.kit.clock import SystemClock
 from budcluster.kit.database import Database
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.kubeconfig import read_kubeconfig
+from budcluster.kube.ownership import LABEL_DEPLOYMENT
 from budcluster.kube.resources import NAMESPACES, PODS
 from budcluster.migrations import migrate
 from devstack.postgres import EmbeddedPostgres

@@ -1,8 +1,16 @@
 """The entry point of the `budcluster` command: everything it can do is in `budcluster.cli`."""
 
-from budcluster.cli.app import app
+import sys
+from typing import Final
+
+_INTERRUPTED: Final = 130
 
 
 def main() -> None:
     """Run the command line."""
-    app()
+    try:
+        from budcluster.cli.app import app  # noqa: PLC0415 - takes a second, in which somebody may have thought better
+
+        app()
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)

@@ -22,13 +22,14 @@ from budcluster.deployment.options import DeploymentConfig
 from budcluster.deployment.planning import pull_secret_name, secret_name
 from budcluster.deployment.records import DeploymentFacts, Records
 from budcluster.deployment.takeover import take_over
-from budcluster.deployment.values import LABEL_DEPLOYMENT, without_surge
+from budcluster.deployment.values import without_surge
 from budcluster.deployment.watching.rollout import Lookout, Target, settled
 from budcluster.durable.execution import Execution
 from budcluster.kit.database import Database
 from budcluster.kit.keyed_locks import KeyedLocks
 from budcluster.kube.door import Door
 from budcluster.kube.errors import NotFound
+from budcluster.kube.ownership import LABEL_DEPLOYMENT
 from budcluster.kube.resources import NAMESPACES, SECRETS
 from budcluster.operations.journal import Journals, StepJournal
 

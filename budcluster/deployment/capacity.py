@@ -9,26 +9,27 @@ from uuid import UUID
 
 import orjson
 from pydantic import TypeAdapter
-from sqlalchemy import Select, Text, case, cast, false, func, not_, select, text
+from sqlalchemy import Select, Text, case, cast, exists, false, func, not_, select, text
 from sqlalchemy.orm import aliased
 
 from budcluster.cluster.models import Cluster
 from budcluster.deployment.fitting.demands import AnyDemand, Demand, ProcessorDemand
 from budcluster.deployment.fitting.fit import Fit, check_fit
 from budcluster.deployment.fitting.model_facts import ModelFacts
-from budcluster.deployment.fitting.processors import Asked, check_processors
-from budcluster.deployment.fitting.rooms import Room, rooms_of
+from budcluster.deployment.fitting.processors import check_processors
+from budcluster.deployment.fitting.rooms import Asked, Room, rooms_of
 from budcluster.deployment.inventory_memory import Holder, Inventory, InventoryMemory, PodKey
 from budcluster.deployment.models import DELETION, Deployment, DeploymentRevision, DeploymentStatus, RuntimeType
 from budcluster.deployment.options import DeploymentConfig
 from budcluster.deployment.planning import Site, demand_of
 from budcluster.deployment.promises import End, Promised
+from budcluster.deployment.refs import SMOKE_TEST
 from budcluster.deployment.runtimes.launch import Hardware
 from budcluster.deployment.values import resource_in, surges
 from budcluster.hardware.models import AddonName, AddonState, ClusterAddon, InventoryState
 from budcluster.hardware.reading.profile import HardwareProfile, NodeProfile
 from budcluster.kit.database import ReadSession
-from budcluster.operations.models import FINISHED, Operation
+from budcluster.operations.models import FINISHED, Operation, OperationStep, StepStatus
 
 _PROFILE: Final = TypeAdapter(HardwareProfile)
 _GONE: Final = (DeploymentStatus.DELETING, DeploymentStatus.PARKED)
@@ -92,6 +93,7 @@ class Prospect:
             self.site.nodes,
             kept=self.site.kept,
             asked=None if freed else self.asked,
+            by_node=self.site.asked,
             waiting=self.without_gpus,
         )
 
@@ -134,7 +136,10 @@ class Capacity:
         kept = frozenset(name for name, node in inventory.nodes.items() if node.is_kept)
         rooms = [room for node in known for room in node.rooms]
         return Seen(
-            site=_site([node.profile for node in known], rooms, kept, state.addons),
+            site=replace(
+                _site([node.profile for node in known], rooms, kept, state.addons),
+                asked={name: node.asked for name, node in inventory.nodes.items()},
+            ),
             asked=Asked(state.cpu_requested, state.memory_requested_bytes),
             copies=_copies(inventory.pods, self._namespace),
             inventory=inventory,
@@ -183,7 +188,7 @@ async def _promised(session: ReadSession, cluster_id: UUID, seen: Seen, *, but: 
     for row in await session.execute(_PROMISES.where(Deployment.cluster_id == cluster_id, Deployment.id != but)):
         asked = _demand(seen.site, row.config, row.limits, row.runtime, row.facts)
         is_other = row.former_revision not in {None, row.revision}
-        surplus = 1 if is_other and surges({"strategy": row.strategy}) else 0
+        surplus = int(row.strategy is not None and is_other and surges({"strategy": row.strategy}))
         ends = [End(asked, row.replicas_desired, surplus, is_other=is_other)]
         if row.former_revision is not None:
             former = _demand(seen.site, row.former_config, row.former_limits, row.runtime, row.facts)
@@ -195,6 +200,12 @@ async def _promised(session: ReadSession, cluster_id: UUID, seen: Seen, *, but: 
 def _make_promises() -> Select[Any]:
     current, former = aliased(DeploymentRevision), aliased(DeploymentRevision)
     works = Operation.kind.in_(_CHANGES) & Operation.status.not_in(FINISHED)
+    # By then the old copies are gone, and the way back makes none ahead of others.
+    is_up = exists().where(
+        OperationStep.operation_id == Operation.id,
+        OperationStep.name == SMOKE_TEST.name,
+        OperationStep.status != StepStatus.PENDING,
+    )
     number = Operation.payload["previous_revision"].as_integer()
     is_in_cluster = func.coalesce(Deployment.error["left"].contains(["install_release"]), false())
     # Its first start failed, and nothing of it is in the cluster. After a failed deletion nobody knows what is.
@@ -215,7 +226,7 @@ def _make_promises() -> Select[Any]:
             cast(Deployment.config, Text).label("config"),
             cast(Deployment.model_facts, Text).label("facts"),
             current.values[limits].label("limits"),
-            case((former.number.is_not(None), current.values["strategy"])).label("strategy"),
+            case((former.number.is_not(None) & not_(is_up), current.values["strategy"])).label("strategy"),
             former.number.label("former_revision"),
             cast(former.config, Text).label("former_config"),
             former.values[limits].label("former_limits"),

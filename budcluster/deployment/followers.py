@@ -34,7 +34,10 @@ class DeployFollower:
     async def finished(self, session: WriteSession, operation: Operation) -> None:
         """RUNNING when it serves; else FAILED with the cause, and nothing of it is left in the cluster."""
         deployment = await _row(session, operation)
-        if deployment is None or deployment.status is DeploymentStatus.DELETING:
+        if deployment is None:
+            return
+        if deployment.status is DeploymentStatus.DELETING:
+            await _note_what_stays(session, deployment, operation)
             return
         if operation.status is OperationStatus.SUCCEEDED:
             _note_answer(deployment)
@@ -72,7 +75,10 @@ class ChangeFollower:
     async def finished(self, session: WriteSession, operation: Operation) -> None:
         """RUNNING or PARKED as wanted; after a failure what was before, with the error noted."""
         deployment = await _row(session, operation)
-        if deployment is None or deployment.status is DeploymentStatus.DELETING:
+        if deployment is None:
+            return
+        if deployment.status is DeploymentStatus.DELETING:
+            await _note_what_stays(session, deployment, operation)
             return
         if operation.status is OperationStatus.SUCCEEDED:
             _note_answer(deployment)
@@ -80,11 +86,10 @@ class ChangeFollower:
         else:
             payload = ReleasePayload.model_validate(launch_payload(operation))
             before = await _point_to(session, deployment, payload.previous_revision, payload.previous_replicas)
-            was_installed = _has_installed(operation)
-            if was_installed or deployment.endpoints:
+            if _has_installed(operation) or deployment.endpoints:
                 # The new revision may have answered before the operation was cut off and cancelled.
                 deployment.endpoints = endpoints_of(deployment.helm_release, deployment.namespace, before.values)
-            if (deployment.error or {}).get("kind") == DELETION and not was_installed:
+            elif (deployment.error or {}).get("kind") == DELETION:
                 # What a failed deletion has left is there as before, and its cause is still the one to know.
                 deployment.servable = False
                 move(deployment, DeploymentStatus.FAILED)
@@ -111,7 +116,11 @@ class RemovalFollower:
         self._clock = clock
 
     async def finished(self, session: WriteSession, operation: Operation) -> None:
-        """The row goes when nothing of it is left in the cluster; the audit trail keeps that it was."""
+        """The row goes when nothing of it is left in the cluster; the audit trail keeps that it was.
+
+        Otherwise it stands as before, if the deletion had not begun to remove anything; else nothing is promised until
+        it is brought back.
+        """
         deployment = await _row(session, operation)
         if deployment is None:
             return
@@ -122,11 +131,15 @@ class RemovalFollower:
                 facts={"cluster_id": str(deployment.cluster_id), "model": deployment.model},
             )  # fmt: skip
             await session.delete(deployment)
+            return
+        error = error_of(operation, self._clock)
+        if deployment.endpoints:
+            error["detail"] = f"The deletion failed before it removed anything: {error['detail']}"
+            _settle(deployment)
         else:
             move(deployment, DeploymentStatus.FAILED)
-            deployment.error = error_of(operation, self._clock)
-            # Half of it may be left: nothing is promised until it is brought back.
-            deployment.servable, deployment.endpoints = False, []
+            deployment.servable = False
+        deployment.error = error
 
     async def reopened(self, session: WriteSession, operation: Operation) -> None:
         """DELETING again."""
@@ -166,6 +179,17 @@ async def _point_to(session: WriteSession, deployment: Deployment, revision: int
     config = DeploymentConfig.model_validate(deployment.config)
     deployment.max_model_len = context_of(config, capacity.facts_of(deployment)).length
     return found
+
+
+async def _note_what_stays(session: WriteSession, deployment: Deployment, operation: Operation) -> None:
+    """A deletion has ended other work: should it fail, this is what it finds in the cluster."""
+    if operation.status is OperationStatus.SUCCEEDED:
+        return
+    payload = ReleasePayload.model_validate(launch_payload(operation))
+    if payload.previous_revision and not _has_installed(operation):
+        await _point_to(session, deployment, payload.previous_revision, payload.previous_replicas)
+    else:
+        deployment.endpoints = []
 
 
 def _has_installed(change: Operation) -> bool:

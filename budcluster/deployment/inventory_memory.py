@@ -14,7 +14,8 @@ from uuid import UUID
 import orjson
 from sqlalchemy import text
 
-from budcluster.deployment.fitting.rooms import Room, rooms_of
+from budcluster.deployment.fitting.rooms import Asked, Room, rooms_of
+from budcluster.hardware.inventory_store import Load
 from budcluster.hardware.reading.pods import PodRequest, read_pod
 from budcluster.hardware.reading.profile import NodeProfile
 from budcluster.hardware.reading.reader import read_node
@@ -56,14 +57,22 @@ class KnownNode:
     document: str
     feature: str | None
     pods: tuple[Holder, ...]
+    load: Load
+    """What its other pods ask for."""
     profile: NodeProfile
     rooms: tuple[Room, ...]
     is_kept: bool
     """Whether it has GPUs, and a taint keeps it for pods that ask for them."""
 
-    def with_pods(self, pods: Iterable[Holder]) -> "KnownNode":
-        """The same node, if these were its pods."""
-        return _node(self.key, self.document, self.feature, tuple(pods))
+    def with_pods(self, pods: Iterable[Holder], *, load: Load | None = None) -> "KnownNode":
+        """The same node, if these were its pods, and the others asked for this."""
+        return _node(self.key, self.document, self.feature, tuple(pods), load or self.load)
+
+    @property
+    def asked(self) -> Asked:
+        """What its pods ask of it, but for copies of deployments without GPUs: nobody knows which of these stand."""
+        asked, load = _asked(self.pods, self.load), self.load
+        return Asked(asked.cores - load.copies_cpu, asked.memory_bytes - load.copies_memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +119,11 @@ async def _nodes(
         by_node[pod.node].append(pod)
     found, read = {}, 0
     rows = await session.execute(_NODES, {"cluster_id": cluster_id, "known": list(by_key)})
-    for name, key, document, feature in rows.all():
-        its = tuple(by_node.get(name, ()))
+    for name, key, document, feature, *loads in rows.all():
+        its, load = tuple(by_node.get(name, ())), Load(*loads)
         node = by_key.get(key)
-        if node is None or node.pods != its:
-            node = _node(key, document, feature, its) if node is None else node.with_pods(its)
+        if node is None or (node.pods, node.load) != (its, load):
+            node = node.with_pods(its, load=load) if node else _node(key, document, feature, its, load)
             read += 1
             if read % _TURN == 0:
                 await asyncio.sleep(0)
@@ -122,12 +131,21 @@ async def _nodes(
     return found
 
 
-def _node(key: str, document: str, feature: str | None, pods: tuple[Holder, ...]) -> KnownNode:
+def _node(key: str, document: str, feature: str | None, pods: tuple[Holder, ...], load: Load) -> KnownNode:
     node = orjson.loads(document)
     profile = read_node(node, feature=orjson.loads(feature) if feature else None, pods=[pod.request for pod in pods])
     taints = (node.get("spec") or {}).get("taints") or ()
     is_kept = bool(profile.gpus) and any(taint.get("effect") in _CLOSING for taint in taints)
-    return KnownNode(key, document, feature, pods, profile, tuple(rooms_of([profile])), is_kept)
+    rooms = tuple(rooms_of([profile], asked=_asked(pods, load)))
+    return KnownNode(key, document, feature, pods, load, profile, rooms, is_kept)
+
+
+def _asked(pods: Iterable[Holder], load: Load) -> Asked:
+    resources = [pod.request.resources for pod in pods]
+    return Asked(
+        load.cpu + sum(asked.get("cpu", 0) for asked in resources),
+        load.memory + int(sum(asked.get("memory", 0) for asked in resources)),
+    )
 
 
 # A join, as the planner compares each row with a whole array where it has planned once for all lengths of it.
@@ -140,13 +158,14 @@ _PODS: Final = text("""
 """)
 _NODES: Final = text("""
     with node as materialized (
-        select name, document, feature,
+        select name, document, feature, cpu_requested, memory_requested_bytes, cpu_of_copies, memory_of_copies_bytes,
                concat_ws(' ', name, encode(digest, 'hex'), encode(sha256(convert_to(feature::text, 'UTF8')), 'hex'))
                as key
         from inventory_nodes where cluster_id = :cluster_id
     )
     select name, key, case when known.key is null then cast(document as text) end,
-           case when known.key is null then cast(feature as text) end
+           case when known.key is null then cast(feature as text) end,
+           cpu_requested, memory_requested_bytes, cpu_of_copies, memory_of_copies_bytes
     from node left join (select distinct unnest(cast(:known as text[])) as key) as known using (key)
     order by name
 """)

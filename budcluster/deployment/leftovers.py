@@ -6,9 +6,9 @@ from typing import Final
 
 from budcluster.deployment.planning import pull_secret_name, secret_name
 from budcluster.deployment.records import DeploymentFacts
-from budcluster.deployment.values import LABEL_DEPLOYMENT
 from budcluster.kube.door import Door
 from budcluster.kube.errors import NotFound
+from budcluster.kube.ownership import LABEL_DEPLOYMENT
 from budcluster.kube.resources import CLAIMS, DEPLOYMENTS, PODS, REPLICA_SETS, SECRETS, SERVICES, Resource
 
 PODS_AND_OWNERS: Final = (DEPLOYMENTS, REPLICA_SETS, PODS)

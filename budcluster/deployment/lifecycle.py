@@ -13,9 +13,12 @@ MOVES: Final[dict[S, frozenset[S]]] = {
     S.UPDATING: frozenset({S.RUNNING, S.PARKED, S.FAILED, S.DELETING}),
     S.PARKED: frozenset({S.UPDATING, S.RUNNING, S.FAILED, S.DELETING}),
     S.FAILED: frozenset({S.PENDING, S.DEPLOYING, S.UPDATING, S.RUNNING, S.PARKED, S.DELETING}),
-    S.DELETING: frozenset({S.FAILED}),
+    S.DELETING: frozenset({S.RUNNING, S.PARKED, S.FAILED}),
 }
-"""Legal moves. FAILED to RUNNING is healing by itself; a deleted deployment's row is gone, so DELETING only fails."""
+"""Legal moves. FAILED to RUNNING is healing by itself.
+
+A deleted deployment's row is gone; out of DELETING comes one whose deletion failed.
+"""
 
 
 def move(deployment: Deployment, wanted: S) -> None:

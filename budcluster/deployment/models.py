@@ -70,6 +70,7 @@ class Deployment(Versioned, Base):
     servable: Mapped[bool] = mapped_column(default=False)
     """Whether a request would be answered now; stays true during a rollout that keeps a replica up."""
     endpoints: Mapped[list[Any]] = mapped_column(default=list)
+    """Where it is reached; empty before it first serves, and from when a deletion begins to remove it."""
     diagnosis: Mapped[dict[str, Any] | None]
     """Cause of a present failure with its evidence; cleared when healed."""
     error: Mapped[dict[str, Any] | None]

@@ -10,7 +10,7 @@ from uuid import UUID
 from budcluster.deployment.errors import ConfigNotUsable
 from budcluster.deployment.fitting.demands import AnyDemand, Demand, ProcessorDemand
 from budcluster.deployment.fitting.model_facts import ModelFacts
-from budcluster.deployment.fitting.rooms import Room, Share
+from budcluster.deployment.fitting.rooms import Asked, Room, Share
 from budcluster.deployment.fitting.sizing import (
     CORES_WITHOUT_GPU,
     Budget,
@@ -50,6 +50,8 @@ class Site:
     nodes: tuple[NodeProfile, ...] = ()
     kept: frozenset[str] = frozenset()
     """Nodes that take only pods with GPUs."""
+    asked: Mapping[str, Asked] | None = None
+    """What pods ask of each node, but for copies without GPUs; None while that is not known."""
     has_pod_monitors: bool = False
     runtime_class: str = ""
 
@@ -101,15 +103,18 @@ def demand_of(
 ) -> AnyDemand:
     """What it asks of a cluster, where it runs on this."""
     known = RUNTIMES[runtime]
+    unsized = _unsized(config, facts)
+    doubtful = known.flags.doubtful(config.extra_args)
+    doubts = (*unsized, *(f"how much memory {flag} takes or saves is not known" for flag in doubtful))
     if hardware is Hardware.CPU:
         processes = config.tensor_parallel_size * config.pipeline_parallel_size
-        loaded = facts.loaded_bytes(config.quantization) if facts else None
+        loaded = facts.loaded_bytes(config.quantization, dtype=config.dtype) if facts else None
         return ProcessorDemand(
             cores=CORES_WITHOUT_GPU * processes,
             memory_gib=memory_without_gpu_gib(loaded, processes),
             processes=processes,
             replicas=config.replicas,
-            is_sized=facts is not None,
+            doubts=doubts,
             architecture="amd64" if config.image is None else None,
             needs_vectors=True,
         )
@@ -124,6 +129,8 @@ def demand_of(
             max_model_len=context_of(config, facts).length,
             quantization=config.quantization,
             kv_cache_dtype=config.kv_cache_dtype or "auto",
+            dtype=config.dtype,
+            sequences=config.max_num_seqs,
         ),
         replicas=config.replicas,
         facts=facts,
@@ -131,9 +138,19 @@ def demand_of(
         share=Share(share.memory_mib, share.cores_percent) if share else None,
         vendors=frozenset({vendor for vendor, kind in _VENDORS.items() if kind is hardware}),
         min_driver_major=known.driver_for(config.image),
-        dtype=config.dtype,
         budget=budget,
+        doubts=doubts,
+        is_least=known.flags.growing.issuperset(doubtful),
     )
+
+
+def _unsized(config: DeploymentConfig, facts: ModelFacts | None) -> tuple[str, ...]:
+    """Why the model's own size is not known."""
+    if facts is None:
+        return ("the model's config is not known, so whether it fits into memory is not known either",)
+    if not facts.is_sized(config.quantization):
+        return ("the model has parts beside its language model, and how large these are is not known",)
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +306,7 @@ def _request(wanted: Wanted, site: Site) -> LaunchRequest:
         trust_remote_code=config.trust_remote_code,
         extra_args=tuple(config.extra_args),
         file_bytes=facts.file_bytes() if facts else None,
-        loaded_bytes=facts.loaded_bytes(config.quantization) if facts else None,
+        loaded_bytes=facts.loaded_bytes(config.quantization, dtype=config.dtype) if facts else None,
         whole_gpus_on_hami=hardware is Hardware.NVIDIA and config.gpu_share is None and site.has_hami(),
         image=config.image,
         startup_timeout_s=config.startup_timeout_s,

@@ -20,7 +20,7 @@ class End:
     """Of one copy."""
     replicas: int
     surplus: int = 0
-    """Copies that stand beside these on the way there."""
+    """Copies of those that make room which stay until all of these stand."""
     is_other: bool = False
     """Whether its pods are made otherwise than those that stand: one of these stays only where a new one might be."""
 
@@ -87,10 +87,12 @@ def _step(end: End, standing: Sequence[Holder], rooms: Sequence[Room]) -> Step |
         for copy in standing
         if not _holds_enough(demand, copy) or (end.is_other and not _may_be_there(demand, copy, rooms))
     ]
-    missing = end.replicas + end.surplus - len(standing) + len(leaving)
+    staying = min(end.surplus, len(leaving))
+    # Where no copy tells by itself that it is an old one, the surplus is beside them all.
+    missing = end.replicas + end.surplus - staying - len(standing) + len(leaving)
     if missing <= 0:
         return None
-    return Step(replace(demand, replicas=missing), frozenset(copy.key for copy in leaving))
+    return Step(replace(demand, replicas=missing), frozenset(copy.key for copy in leaving[staying:]))
 
 
 def _holds_enough(demand: Demand, copy: Holder) -> bool:

@@ -106,6 +106,10 @@ class Records:
         """Note where it is reached."""
         await self._change(deployment_id, endpoints=endpoints)
 
+    async def withdrew(self, deployment_id: UUID) -> None:
+        """Note that parts of it may be missing from now on, so that nothing is promised."""
+        await self._change(deployment_id, endpoints=[], servable=False)
+
     async def served(self, deployment_id: UUID, revision: int) -> None:
         """Note that a revision answered."""
         now = self._clock.now()

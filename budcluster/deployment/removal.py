@@ -19,7 +19,7 @@ from budcluster.durable.execution import Execution
 from budcluster.kube.door import Door
 from budcluster.kube.errors import CertificateProblem, Unauthorized, Unreachable
 from budcluster.kube.helm import ClusterUnreachable, NotReadyInTime
-from budcluster.kube.resources import CLAIMS
+from budcluster.kube.resources import CLAIMS, DEPLOYMENTS
 from budcluster.operations.journal import Journals, StepJournal
 
 
@@ -73,7 +73,10 @@ class RemovalActivities:
         """Uninstall; a release that is not there is success. Whether all of it goes, the next step looks."""
 
         async def work(door: Door, facts: DeploymentFacts, _: RemovalPayload) -> Receipt:
+            # A cluster that refuses or does not answer is found out while the deployment is still whole.
+            await labelled(door, facts, (DEPLOYMENTS,))
             async with self._locks.hold(facts.cluster_id, facts.namespace, facts.release):
+                await self._records.withdrew(facts.id)
                 timeout_s = self._settings.helm_timeout_s
                 await door.helm.remove(facts.release, facts.namespace, timeout_s=timeout_s, wait=False)
             return Receipt()

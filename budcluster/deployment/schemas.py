@@ -110,7 +110,7 @@ class Replicas(Answer):
 
 
 class DeploymentError(Answer):
-    """Why a deployment is FAILED."""
+    """What failed last of a deployment; it may serve all the same."""
 
     type: str = Field(examples=["/problems/image-pull-failed"])
     detail: str

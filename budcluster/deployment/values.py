@@ -17,8 +17,8 @@ from budcluster.deployment.fitting.sizing import (
 from budcluster.deployment.models import RuntimeType
 from budcluster.deployment.runtimes.image import image_of
 from budcluster.deployment.runtimes.launch import CACHE_PATH, Hardware, Launch, LaunchRequest
+from budcluster.kube.ownership import LABEL_DEPLOYMENT
 
-LABEL_DEPLOYMENT: Final = "budcluster.io/deployment-id"
 _DEADLINE_SLACK_S: Final = 600
 _GRACE_S: Final = 90
 _PRE_STOP_S: Final = 10

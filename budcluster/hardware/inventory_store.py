@@ -5,7 +5,7 @@ nothing and says so.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import NAMESPACE_OID, UUID, uuid5
@@ -49,6 +49,17 @@ class SeenPod:
     digest: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the pods of a node ask for, but for those with GPUs."""
+
+    cpu: float
+    memory: int
+    copies_cpu: float
+    """The part of copies of deployments."""
+    copies_memory: int
+
+
 @dataclass
 class Batch:
     """What changed since the last write. None stands for what is gone."""
@@ -57,9 +68,11 @@ class Batch:
     features: set[str] = field(default_factory=set)
     """Nodes of which only the NodeFeature changed."""
     pods: dict[PodKey, SeenPod | None] = field(default_factory=dict)
+    loads: dict[str, Load] = field(default_factory=dict)
+    """Of nodes that are there."""
 
     def __bool__(self) -> bool:
-        return bool(self.nodes or self.features or self.pods)
+        return bool(self.nodes or self.features or self.pods or self.loads)
 
     def put_back(self, older: "Batch") -> None:
         """Take over what could not be written; what was seen since then stands."""
@@ -151,6 +164,8 @@ class InventoryStore:
             if batch:
                 await self._write_nodes(session, batch, features)
                 await self._write_pods(session, batch.pods)
+                loads = [{"name": name, **asdict(load)} for name, load in batch.loads.items()]
+                await self._upsert(session, _UPDATE_LOADS, loads)
 
     async def _write_nodes(self, session: WriteSession, batch: Batch, features: Mapping[str, bytes]) -> None:
         rows = [_node_row(name, seen, features.get(name)) for name, seen in batch.nodes.items() if seen is not None]
@@ -284,6 +299,14 @@ _UPSERT_NODES: Final = text("""
         schedulable = excluded.schedulable, pressed = excluded.pressed, cpu_cores = excluded.cpu_cores,
         memory_bytes = excluded.memory_bytes, gpu_count = excluded.gpu_count,
         gpus_healthy = excluded.gpus_healthy, gpu_model = excluded.gpu_model
+""")
+_UPDATE_LOADS: Final = text("""
+    update inventory_nodes as node
+    set cpu_requested = row.cpu, memory_requested_bytes = row.memory,
+        cpu_of_copies = row.copies_cpu, memory_of_copies_bytes = row.copies_memory
+    from jsonb_to_recordset(cast(cast(:rows as text) as jsonb)) as row (
+        name text, cpu float, memory bigint, copies_cpu float, copies_memory bigint)
+    where node.cluster_id = :cluster_id and node.name = row.name
 """)
 _UPSERT_PODS: Final = text("""
     insert into inventory_gpu_pods (cluster_id, namespace, name, uid, node, phase, release, document, digest)

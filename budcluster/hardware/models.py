@@ -81,6 +81,12 @@ class InventoryNode(Base):
     gpus_healthy: Mapped[int]
     gpu_model: Mapped[str | None] = mapped_column(String(128))
     """Of the first device."""
+    cpu_requested: Mapped[float] = mapped_column(server_default=text("0"))
+    """Cores that its live pods without GPUs ask for; those with GPUs have rows of their own."""
+    memory_requested_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    cpu_of_copies: Mapped[float] = mapped_column(server_default=text("0"))
+    """The part of that which copies of deployments ask for."""
+    memory_of_copies_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
 
 
 _positions = select(

@@ -5,6 +5,8 @@ from uuid import UUID
 
 OWNED: Final = {"app.kubernetes.io/managed-by": "budcluster"}
 """Label of every object that the service makes by itself."""
+LABEL_DEPLOYMENT: Final = "budcluster.io/deployment-id"
+"""Label of everything in a cluster that belongs to a deployment."""
 SYSTEM_NAMESPACE: Final = "budcluster-system"
 ACCOUNT: Final = "budcluster"
 """The service account, and the ClusterRoleBinding that makes it an administrator."""

@@ -25,7 +25,6 @@ from budcluster.hardware.inventory_store import (
     feature_bytes,
     seen_node,
 )
-from budcluster.hardware.reading.labels import MOST_IN_SUM
 from budcluster.hardware.reading.pods import is_over, read_pod
 from budcluster.hardware.reading.trimming import digest_of, release_of, trim_feature, trim_node, trim_pod
 from budcluster.hardware.survey import LIVE_PODS, NODE_FEATURES
@@ -36,13 +35,13 @@ from budcluster.kit.errors import DomainError
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.door import Door
 from budcluster.kube.follower import Follower
+from budcluster.kube.ownership import LABEL_DEPLOYMENT
 from budcluster.kube.resources import NODES, PODS
+from budcluster.monitoring.pod_sums import PodSums, Request
 
 log = structlog.get_logger(__name__)
 
 Json = dict[str, Any]
-_Asked = tuple[int, int]
-"""Millicores and bytes that a pod asks for."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +81,7 @@ class InventoryKeeper:
         self._nodes: dict[str, bytes] = {}
         self._features: dict[str, bytes] = {}
         self._pods: dict[PodKey, bytes] = {}
-        self._asked: dict[PodKey, _Asked] = {}
-        self._amounts: dict[_Asked, _Asked] = {}
-        self._cpu_milli = 0
-        self._memory_bytes = 0
+        self._sums = PodSums()
         self._contact: datetime | None = None
         self._problem: str | None = None
         self._follow_features = Follower(NODE_FEATURES, self._see_feature, self._lose_feature, optional=True)
@@ -96,6 +92,7 @@ class InventoryKeeper:
         """Until the lease is lost or the task is cancelled. Raises DatabaseUnavailable at the start only."""
         known = await self._store.known()
         self._nodes, self._features, self._pods = known.nodes, known.features, known.pods
+        self._sums.changed |= known.nodes.keys()
         self._follow_nodes.expect(self._nodes)
         self._follow_features.expect(self._features)
         self._follow_pods.expect(self._pods)
@@ -164,25 +161,28 @@ class InventoryKeeper:
         while not following.done():
             news = (self._complete, self._problem)
             is_due = loop.time() - renewed_at >= self._pace.renew_s
-            if (self._batch or news != said or is_due) and await self._write():
+            if (self._batch or self._loaded or news != said or is_due) and await self._write():
                 renewed_at, said = loop.time(), news
             await asyncio.sleep(self._pace.write_s)
         await following
 
     async def _write(self) -> bool:
         batch, self._batch = self._batch, Batch()
+        batch.loads = {name: self._sums.load(name) for name in self._loaded}
+        self._sums.changed -= batch.loads.keys()
         standing = Standing(
             complete=self._complete,
             as_of=self._contact if self._complete else None,
             heard=self._contact is not None,
             problem=self._problem,
-            cpu_requested=self._cpu_milli / 1000,
-            memory_requested_bytes=min(self._memory_bytes, MOST_IN_SUM),
+            cpu_requested=self._sums.cpu_cores,
+            memory_requested_bytes=self._sums.memory_bytes,
         )
         try:
             await self._store.write(batch, standing, self._features)
         except DatabaseUnavailable:
             self._batch.put_back(batch)
+            self._sums.changed |= batch.loads.keys()
             return False
         return True
 
@@ -190,12 +190,19 @@ class InventoryKeeper:
     def _complete(self) -> bool:
         return all(one.listed for one in (self._follow_features, self._follow_nodes, self._follow_pods))
 
+    @property
+    def _loaded(self) -> set[str]:
+        """Nodes whose load is to be written; a sum of which pods are missing says too little."""
+        return self._sums.changed & self._nodes.keys() if self._complete else set()
+
     # -- what is seen ----------------------------------------------------------------------------------------------
 
     def _see_node(self, node: Json) -> str:
         name = str(node["metadata"]["name"])
         seen = seen_node(node, trim_node(node))
         if self._nodes.get(name) != seen.digest:
+            if name not in self._nodes:
+                self._sums.changed.add(name)
             self._nodes[name] = seen.digest
             self._batch.nodes[name] = seen
         return name
@@ -221,9 +228,8 @@ class InventoryKeeper:
         if is_over(pod):
             self._lose_pod(key)
             return key
-        asked = read_pod(pod).resources
-        self._ask(key, (round(asked.get("cpu", 0) * 1000), int(asked.get("memory", 0))))
         trimmed = trim_pod(pod)
+        self._sums.see(key, _request(pod, has_row=trimmed is not None))
         if trimmed is None:
             self._forget_gpu_pod(key)
             return key
@@ -234,18 +240,16 @@ class InventoryKeeper:
         return key
 
     def _lose_pod(self, key: PodKey) -> None:
-        self._ask(key, None)
+        self._sums.see(key, None)
         self._forget_gpu_pod(key)
-
-    def _ask(self, key: PodKey, amounts: _Asked | None) -> None:
-        cpu_before, memory_before = self._asked.pop(key, (0, 0))
-        cpu, memory = amounts or (0, 0)
-        self._cpu_milli += cpu - cpu_before
-        self._memory_bytes += memory - memory_before
-        if amounts is not None:
-            # Most pods ask for the same few amounts: one object each.
-            self._asked[key] = self._amounts.setdefault(amounts, amounts)
 
     def _forget_gpu_pod(self, key: PodKey) -> None:
         if self._pods.pop(key, None) is not None:
             self._batch.pods[key] = None
+
+
+def _request(pod: Json, *, has_row: bool) -> Request:
+    asked, labels = read_pod(pod).resources, pod["metadata"].get("labels") or {}
+    node = None if has_row else (pod.get("spec") or {}).get("nodeName")
+    cpu_milli, memory_bytes = round(asked.get("cpu", 0) * 1000), int(asked.get("memory", 0))
+    return Request(cpu_milli, memory_bytes, node, is_copy=LABEL_DEPLOYMENT in labels)

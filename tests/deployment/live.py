@@ -14,9 +14,9 @@ from budcluster.config import Settings
 from budcluster.credentials.ring import KeyRing
 from budcluster.credentials.vault import Vault
 from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus, RuntimeType
-from budcluster.deployment.values import LABEL_DEPLOYMENT
 from budcluster.kit.clock import SystemClock
 from budcluster.kit.database import Database
+from budcluster.kube.ownership import LABEL_DEPLOYMENT
 from sandbox.kubernetes.server import KubernetesServer
 
 T = TypeVar("T")
@@ -141,6 +141,20 @@ def pod(deployment_id: UUID, name: str, *containers: Obj, **spec: Any) -> Obj:
     labels = {LABEL_DEPLOYMENT: str(deployment_id)}
     metadata = {"name": name, "namespace": NAMESPACE, "labels": labels}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": list(containers), **spec}}
+
+
+def service(deployment: Deployment) -> Obj:
+    """The Service of a release."""
+    labels = {LABEL_DEPLOYMENT: str(deployment.id)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": deployment.helm_release, "namespace": NAMESPACE, "labels": labels},
+        "spec": {
+            "selector": {"app.kubernetes.io/instance": deployment.helm_release},
+            "ports": [{"name": "http", "port": 80}],
+        },
+    }
 
 
 def workload(deployment: Deployment, *containers: Obj, replicas: int | None = None) -> Obj:

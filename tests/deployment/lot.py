@@ -15,7 +15,7 @@ from budcluster.hardware.reading.reader import read_cluster
 from budcluster.hardware.reading.trimming import digest_of, trim_node, trim_pod
 from budcluster.kit.clock import SystemClock
 from budcluster.kit.database import Database
-from budcluster.operations.models import Claim, Operation, OperationStatus
+from budcluster.operations.models import Claim, Operation, OperationStatus, OperationStep, StepStatus
 from tests.deployment.models import LLAMA_8B
 from tests.hardware import nodes
 
@@ -94,6 +94,13 @@ class Lot:
                 .where(DeploymentRevision.deployment_id == deployment.id)
                 .values(served_at=SystemClock().now())
             )
+
+    async def asked_for_a_prompt(self, operation_id: str) -> None:
+        """The operation has brought all copies up, and is about to see whether they answer."""
+        async with self.database.writing() as session:
+            step = await session.get(OperationStep, (UUID(operation_id), "smoke_test"))
+            assert step is not None
+            step.status = StepStatus.RUNNING
 
     async def stand(self, deployment_id: str, places: Sequence[str]) -> None:
         """The copies of the present revision, one on each of these nodes, instead of those that stood."""

@@ -75,6 +75,33 @@ async def test_only_what_has_changed_is_read_anew(lot: Lot) -> None:
     assert list((await _look(memory, lot)).nodes) == [SMALL]
 
 
+async def test_what_pods_without_gpus_ask_of_a_node_leaves_no_room_there_for_copies(lot: Lot) -> None:
+    memory = InventoryMemory()
+    (before,) = (await _look(memory, lot)).nodes[SMALL].rooms
+    cores, gib = before.cores - 1, before.memory_gib - 16
+    await _set(lot, SMALL, cpu_requested=cores, memory_requested_bytes=gib * 2**30, cpu_of_copies=1.0)
+    busy = (await _look(memory, lot)).nodes[SMALL]
+    assert [(room.cores, room.memory_gib, room.fitting(1, share=None)) for room in busy.rooms] == [(1, 16, None)]
+    # Which copies without GPUs stand is asked elsewhere.
+    assert busy.asked.cores == cores - 1
+
+    refused = await lot.create(gpu_model="NVIDIA-L40S")
+    assert refused.status_code == 409
+    assert "asks for 2 processors and 8 GiB of memory beside its GPUs, and the node has 1" in refused.json()["detail"]
+    await _set(lot, SMALL, cpu_requested=0.0, memory_requested_bytes=0, cpu_of_copies=0.0)
+    assert (await lot.create(gpu_model="NVIDIA-L40S")).status_code == 202
+
+    without = Lot(lot.client, lot.database)
+    await without.prepare([nodes.sapphire_rapids(), nodes.sapphire_rapids()])
+    for name in (BIG, SMALL):
+        await _set(without, name, cpu_requested=1000.0)
+    refused = await without.create()
+    assert (refused.status_code, "a node has 0 and" in refused.text) == (409, True), refused.text
+    await _set(without, SMALL, cpu_of_copies=1000.0)
+    taken = await without.create()
+    assert (taken.status_code, taken.json()["warnings"]) == (202, []), taken.text
+
+
 async def test_clusters_that_were_not_looked_at_for_long_are_forgotten_and_read_again(lot: Lot) -> None:
     other = Lot(lot.client, lot.database)
     await other.prepare([nodes.h100_mig_mixed()])

@@ -89,6 +89,10 @@ async def test_what_others_change_or_delete_is_put_right(
     assert await meddler.diagnosed() == "release-missing"
     await is_right_after("PATCH", path, PUT_RIGHT)
 
+    await meddler.kubectl("delete", "service", release)
+    assert await meddler.diagnosed() == "service-missing"
+    await is_right_after("PATCH", path, PUT_RIGHT)
+
     await meddler.kubectl("set", "image", f"deployment/{release}", "runtime=evil/x:1")
     failed = await operator.done("PATCH", path, {"config": {"image": "vllm/vllm-openai:v9.9.9-missing"}})
     assert failed["error"]["type"] == "runtime-failed", failed

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from budcluster.deployment.fitting.demands import ProcessorDemand
 from budcluster.deployment.fitting.fit import Verdict
-from budcluster.deployment.fitting.processors import Asked, check_processors
+from budcluster.deployment.fitting.processors import check_processors
+from budcluster.deployment.fitting.rooms import Asked
 from budcluster.deployment.fitting.sizing import GIB
 from budcluster.hardware.reading.profile import NodeProfile
 from budcluster.hardware.reading.reader import read_cluster
@@ -38,11 +39,20 @@ def test_what_pods_ask_for_is_looked_at_in_sum_and_the_answer_says_so() -> None:
     assert "of the whole cluster 6 and 120 GiB are not asked for" in busy.reasons[0].reasons[0]
     fit = check_processors(COPY, [_node()], asked=Asked(cores=20.0, memory_bytes=8 * GIB))
     assert fit.verdict is Verdict.YES
-    assert "known only in sum" in fit.warnings[0]
+    assert "not known yet" in fit.warnings[0]
+
+
+def test_what_other_pods_ask_of_a_node_is_not_given_away_again() -> None:
+    by_node = {"a": Asked(cores=28.0, memory_bytes=8 * GIB), "b": Asked(cores=1.5, memory_bytes=100 * GIB)}
+    full = check_processors(COPY, [_node("a"), _node("b")], by_node=by_node)
+    assert full.verdict is Verdict.NO
+    assert "a node has 4 and 120 GiB that nobody else has or is to get" in full.reasons[0].reasons[0]
+    fit = check_processors(COPY, [_node("a"), _node("b"), _node("c")], by_node=by_node)
+    assert (fit.verdict, fit.nodes, fit.warnings) == (Verdict.YES, ("c",), ())
 
 
 def test_an_unknown_model_is_never_yes() -> None:
-    assert check_processors(replace(COPY, is_sized=False), [_node()]).verdict is Verdict.UNKNOWN
+    assert check_processors(replace(COPY, doubts=("its size is not known",)), [_node()]).verdict is Verdict.UNKNOWN
 
 
 def test_nodes_that_cannot_run_it_say_why() -> None:

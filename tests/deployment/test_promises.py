@@ -67,6 +67,19 @@ async def test_a_change_that_needs_no_more_either_way_keeps_nothing_from_others(
     assert (await lot.create(gpu_model=A100)).status_code == 202
 
 
+async def test_the_copy_that_goes_ahead_of_the_others_takes_its_place_once(lot: Lot) -> None:
+    path = await lot.served(tensor_parallel_size=2, gpu_model=A100, places=[BIG])
+    moved = await lot.ask("PATCH", path, config={"gpu_model": L40S})
+    assert (await lot.values(path))["strategy"]["maxSurge"] == 1
+    assert (await lot.create(gpu_model=L40S, tensor_parallel_size=2)).status_code == 202
+    await lot.finish(moved.json()["operation_id"])
+
+    path = await lot.served(tensor_parallel_size=2, gpu_model=A100, places=[BIG])
+    grown = await lot.ask("PATCH", path, config={"max_num_seqs": 8})
+    await lot.asked_for_a_prompt(grown.json()["operation_id"])
+    assert (await lot.create(gpu_model=A100, tensor_parallel_size=4)).status_code == 202
+
+
 class _Floor:
     """One machine, with pods that hold some of its GPUs."""
 

@@ -7,6 +7,7 @@ import pytest
 
 from budcluster.bootstrap import make_service
 from budcluster.config import Settings
+from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer
 from tests.deployment.live import NAMESPACE, until
 from tests.deployment.operator import Operator
@@ -67,8 +68,18 @@ async def test_a_cache_is_kept_when_asked_for_and_stuck_things_are_named_until_f
     await until(lambda: operator.labelled(stuck), lambda left: left == [])
 
 
-async def test_a_deployment_whose_cluster_is_gone_is_forgotten_by_force(operator: Operator) -> None:
+async def test_a_deletion_that_is_refused_leaves_a_deployment_that_serves_and_force_forgets_a_lost_one(
+    operator: Operator,
+) -> None:
     lost = await operator.deployed("lost")
+    with operator.server.fault(Fault("forbidden", verbs=("list",), resources=("deployments",))):
+        refused = await operator.done("DELETE", f"/deployments/{lost}")
+    assert refused["status"] == "FAILED"
+    shown = await operator.show(lost)
+    assert (shown["status"], shown["servable"], shown["replicas"]["ready"]) == ("RUNNING", True, 1)
+    assert (len(shown["endpoints"]), shown["error"]["operation_id"]) == (1, refused["id"])
+    assert shown["error"]["detail"].startswith("The deletion failed before it removed anything: ")
+
     await asyncio.to_thread(operator.server.be_gone, 120.0)
     operation = await operator.done("DELETE", f"/deployments/{lost}?force=true")
     assert operation["status"] == "SUCCEEDED", operation

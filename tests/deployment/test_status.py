@@ -53,6 +53,9 @@ LOOPING = pod(ready=False, waiting="CrashLoopBackOff")
         (Known(S.PARKED, 0), Seen(workload(0), []), S.PARKED, 0, None, True),
         (Known(S.FAILED, 0), Seen(workload(0), []), S.PARKED, 0, None, True),
         (Known(S.PARKED, 0), Seen(workload(1), [pod()]), S.PARKED, 1, "edited-outside", True),
+        (Known(S.RUNNING, 1), Seen(workload(), [pod()], is_reached=False), S.FAILED, 1, "service-missing", False),
+        (Known(S.UPDATING, 1, held=True), Seen(workload(), [pod()], is_reached=False), None, 1, None, False),
+        (Known(S.PARKED, 0), Seen(workload(0), [], is_reached=False), S.PARKED, 0, "service-missing", True),
         (Known(S.RUNNING, 1), Seen(None), S.FAILED, 0, "release-missing", False),
         (Known(S.PARKED, 0), Seen(None), S.FAILED, 0, "release-missing", False),
         (Known(S.FAILED, 1), Seen(None), S.FAILED, 0, "release-missing", False),
@@ -64,6 +67,7 @@ LOOPING = pod(ready=False, waiting="CrashLoopBackOff")
         (Known(S.DEPLOYING, 1, held=True), Seen(workload(), [LOOPING], [CRASH]), None, 0, "crash", False),
         (Known(S.PENDING, 1), Seen(None), None, 0, None, False),
         (Known(S.DELETING, 1), Seen(workload(), [pod()]), None, 1, None, False),
+        (Known(S.DELETING, 1, half_removed=True), Seen(workload(), [pod()]), None, 1, None, False),
     ],
 )
 def test_what_the_cluster_shows_becomes_what_is_true(
@@ -72,7 +76,7 @@ def test_what_the_cluster_shows_becomes_what_is_true(
     observed = observe(known, seen)
     found = observed.finding.type if observed.finding else None
     assert (observed.status, observed.ready, found, observed.urgent) == (status, ready, kind, urgent)
-    assert observed.servable is (ready > 0 and not known.half_removed)
+    assert observed.servable is (ready > 0 and seen.is_reached and not known.half_removed)
 
 
 def test_a_quota_that_forbids_pods_is_found_without_a_pod() -> None:

@@ -17,7 +17,7 @@ from budcluster.deployment.watching.watcher import DeploymentWatcher
 from budcluster.kit.clock import SystemClock
 from budcluster.operations.models import Claim, Operation, SubjectEvent, SubjectType
 from sandbox.kubernetes.faults import Fault
-from tests.deployment.live import NAMESPACE, Live, Obj, chatty, runtime, until, workload
+from tests.deployment.live import NAMESPACE, Live, Obj, chatty, runtime, service, until, workload
 from tests.fixtures.app import client_of, quiet_service, running
 
 ROCM = "vllm/vllm-openai-rocm:v0.33.0"
@@ -59,7 +59,9 @@ def kind_of(deployment: Deployment) -> str | None:
 
 async def placed(live: Live, container: Obj, **options: Any) -> UUID:
     deployment_id = await live.add(**options)
-    live.put(workload(await live.row(deployment_id), container))
+    row = await live.row(deployment_id)
+    live.put(service(row))
+    live.put(workload(row, container))
     return deployment_id
 
 
@@ -93,6 +95,18 @@ async def test_an_edit_from_outside_is_said_and_zero_copies_do_not_run(live: Liv
         assert kind_of(failed) == "edited-outside"
         live.change("Deployment", ready.helm_release, lambda obj: obj["spec"].update(replicas=1))
         await until(look, lambda row: row.status is S.RUNNING and row.diagnosis is None)
+
+
+async def test_copies_that_no_service_leads_to_do_not_serve(live: Live) -> None:
+    deployment_id = await placed(live, QUIET)
+    look = row_of(live, deployment_id)
+    async with watching(live):
+        row = await until(look, lambda row: row.servable)
+        live.remove("Service", row.helm_release)
+        lost = await until(look, lambda row: row.status is S.FAILED)
+        assert (kind_of(lost), lost.servable, lost.replicas_ready) == ("service-missing", False, 1)
+        live.put(service(row))
+        await until(look, lambda row: row.status is S.RUNNING and row.servable and row.diagnosis is None)
 
 
 async def test_an_operation_keeps_the_status_and_the_rest_is_told(live: Live) -> None:
@@ -191,6 +205,7 @@ async def test_a_claim_without_a_storage_class_is_the_cause_of_the_pod_that_wait
     volumes = release["spec"]["template"]["spec"]["volumes"]
     volumes.append({"name": "cache", "persistentVolumeClaim": {"claimName": "cache"}})
     live.put(claim)
+    live.put(service(await live.row(deployment_id)))
     live.put(release)
     async with watching(live):
         row = await until(row_of(live, deployment_id), lambda row: kind_of(row) == "storage-class-missing")

@@ -13,10 +13,12 @@ from sqlalchemy import delete, literal_column, select, text, update
 from budcluster.cluster.models import Cluster, ClusterStatus
 from budcluster.hardware import inventory
 from budcluster.hardware.inventory import Freshness
-from budcluster.hardware.models import InventoryNode, InventoryState
+from budcluster.hardware.models import InventoryGpuPod, InventoryNode, InventoryState
 from budcluster.hardware.reading.labels import MOST, MOST_IN_SUM
+from budcluster.hardware.reading.pods import read_pod
 from budcluster.hardware.reading.profile import NodeProfile
 from budcluster.kit.clock import SystemClock
+from budcluster.kube.ownership import LABEL_DEPLOYMENT
 from sandbox.kubernetes.faults import Fault
 from sandbox.kubernetes.server import KubernetesServer
 from tests.hardware.nodes import a100x8, feature_of, hami, pod, sapphire_rapids
@@ -119,6 +121,37 @@ async def test_a_pod_that_ends_or_goes_gives_its_gpus_back(fleet: Fleet, server:
         await until(look, lambda nodes: nodes[name].pools[0].free == 7)
         remove(server, "Pod", "gone")
         await until(look, lambda nodes: nodes[name].pools[0].free == 8)
+
+
+async def test_what_pods_ask_of_their_node_is_summed_but_for_those_with_rows_of_their_own(
+    fleet: Fleet, server: KubernetesServer
+) -> None:
+    name = put_node(server, sapphire_rapids())
+    amounts = {"cpu": "1500m", "memory": "2Gi"}
+    put_pod(server, pod(sapphire_rapids(), "foreign", **amounts), node=name)
+    put_pod(server, pod(sapphire_rapids(), "trainer", nvidia_com__gpu="1", **amounts), node=name)
+    ours = pod(sapphire_rapids(), "ours", **amounts)
+    ours["metadata"]["labels"] = {LABEL_DEPLOYMENT: "1"}
+    put_pod(server, ours, node=name)
+    cluster_id = await fleet.add(server)
+
+    async def loads() -> tuple[float, int, float, int]:
+        row, of = InventoryNode, InventoryNode.cluster_id == cluster_id
+        wanted = (row.cpu_requested, row.memory_requested_bytes, row.cpu_of_copies, row.memory_of_copies_bytes)
+        async with fleet.database.reading() as session:
+            found = (await session.execute(select(*wanted).where(of))).one_or_none()
+            return tuple(found) if found else (0.0, 0, 0.0, 0)
+
+    async with fleet.watching():
+        assert await until(loads, lambda found: found[0] > 0) == (3.0, 4 * 2**30, 1.5, 2 * 2**30)
+        async with fleet.database.reading() as session:
+            row = (await session.scalars(select(InventoryGpuPod))).one()
+            assert read_pod(row.document).resources == {"cpu": 1.5, "memory": 2 * 2**30, "nvidia.com/gpu": 1}
+        remove(server, "Pod", "ours")
+        await until(loads, lambda found: found == (1.5, 2 * 2**30, 0.0, 0))
+    remove(server, "Pod", "foreign")
+    async with fleet.watching():  # whoever goes on later finds a sum that is too high
+        await until(loads, lambda found: found == (0.0, 0, 0.0, 0))
 
 
 async def test_a_lost_gpu_is_seen_when_the_plugin_reports_one_less(fleet: Fleet, server: KubernetesServer) -> None:

@@ -23,15 +23,18 @@ class Demand:
     """Whose devices the runtime's image runs on."""
     min_driver_major: int | None = None
     """NVIDIA driver that the image's CUDA needs."""
-    dtype: str = "auto"
     budget: Budget = field(default_factory=Budget)
     """What the engine may use of a device's memory."""
     resource: str | None = None
     """The name by which its pods ask for devices; None while that is not decided."""
+    doubts: tuple[str, ...] = ()
+    """Why nobody knows whether it fits where it seems to, as sentences."""
+    is_least: bool = True
+    """Whether it needs what is counted in any case, however the doubts turn out."""
 
     def sized(self) -> Estimate | None:
-        """Memory per device, where the model is known."""
-        return estimate(self.facts, self.shape, self.budget) if self.facts else None
+        """Memory per device, where the model is known and is the whole of what counts."""
+        return estimate(self.facts, self.shape, self.budget) if self.facts and self.is_least else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,8 @@ class ProcessorDemand:
     processes: int = 1
     """Parts that a replica is cut into, each bound to the memory next to some processors."""
     replicas: int = 1
-    is_sized: bool = True
-    """False where the model is not known, and so its memory is not either."""
+    doubts: tuple[str, ...] = ()
+    """Why nobody knows whether its memory is enough, as sentences."""
     architecture: str | None = None
     """That the image is built for; None where the caller's image may be for any."""
     needs_vectors: bool = False

@@ -4,6 +4,7 @@ Requests that were accepted but are not scheduled yet take their place first, so
 caller holds a lock per cluster while it asks and writes the row.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +12,15 @@ from enum import StrEnum
 from typing import Final
 
 from budcluster.deployment.fitting.demands import Demand, together
-from budcluster.deployment.fitting.placing import Stock, refusals, short_of_host
+from budcluster.deployment.fitting.placing import Stock, refusals, short_of_host, unknowns
 from budcluster.deployment.fitting.rooms import Room
 from budcluster.deployment.fitting.sizing import Estimate, divides, misshapen
 
 _WIDEST: Final = 64
+_SAID: Final = 10
+"""Doubts about nodes that are told, of hundreds that may be alike."""
+_FEW_SEQUENCES: Final = 256
+"""What engines take by themselves on devices that are not large."""
 
 
 class Verdict(StrEnum):
@@ -62,20 +67,26 @@ def check_fit(demand: Demand, rooms: Sequence[Room], *, waiting: Iterable[Demand
     if faults:
         every = (PoolReason("every node", len({room.node for room in rooms}), faults),)
         nearest = _nearest(demand, stock, size)
-        return Fit(Verdict.NO, (), every, nearest, size.needed_mib() if size else None, _warnings(size))
+        return Fit(Verdict.NO, (), every, nearest, size.needed_mib() if size else None, demand.doubts)
     resource = demand.resource or stock.best_resource(demand)
     nodes = stock.copy().place(replace(demand, resource=resource)) if resource else []
     complete = len(nodes) == demand.replicas
-    known = Verdict.YES if size else Verdict.UNKNOWN
+    doubts = (*demand.doubts, *_unknowns(demand, rooms, resource, frozenset(nodes)))
+    known = Verdict.YES if size and not doubts else Verdict.UNKNOWN
     return Fit(
         verdict=known if complete else Verdict.NO,
         nodes=tuple(nodes),
         reasons=() if complete else _reasons(demand, _after(demand, stock), size),
         nearest=() if complete else _nearest(demand, stock, size),
         needed_mib=size.needed_mib() if size else None,
-        warnings=_warnings(size),
+        warnings=doubts,
         resource=resource,
     )
+
+
+def _unknowns(demand: Demand, rooms: Sequence[Room], resource: str | None, nodes: frozenset[str]) -> tuple[str, ...]:
+    there = (room for room in rooms if room.node in nodes and room.resource == resource)
+    return tuple(itertools.islice((unknown for room in there for unknown in unknowns(demand, room)), _SAID))
 
 
 def _after(demand: Demand, stock: Stock) -> Stock:
@@ -129,6 +140,9 @@ def _nearest(demand: Demand, stock: Stock, size: Estimate | None) -> tuple[str, 
         sentences.append(f"with pipeline_parallel_size {depth} it fits")
     if size is not None and (context := _largest_context(demand, stock, size)):
         sentences.append(f"with max_model_len {context} it fits")
+    if (demand.shape.sequences or 0) > _FEW_SEQUENCES:
+        fewer = replace(demand, shape=replace(demand.shape, sequences=_FEW_SEQUENCES))
+        sentences += [f"with max_num_seqs {_FEW_SEQUENCES} it fits"] if _fits(fewer, stock) else []
     copies = 0 if _is_misshapen(demand) else len(stock.copy().place(demand))
     if 0 < copies < demand.replicas:
         sentences.append(f"with {copies} replicas it fits")
@@ -179,9 +193,3 @@ def _is_misshapen(demand: Demand) -> bool:
 
 def _fits(demand: Demand, stock: Stock) -> bool:
     return not _is_misshapen(demand) and len(stock.copy().place(demand)) == demand.replicas
-
-
-def _warnings(size: Estimate | None) -> tuple[str, ...]:
-    if size is not None:
-        return ()
-    return ("the model's config is not known, so whether it fits into the GPUs' memory is not known either",)

@@ -53,6 +53,12 @@ class ModelFacts:
     tied_embeddings: bool = False
     weights_bytes: int | None = None
     """As the hub sums the weight files; estimated from the shape where it does not say."""
+    sliding_layers: int = 0
+    """Layers that look back no further than the window."""
+    sliding_window: int = 0
+    """Tokens; 0 where no layer slides."""
+    has_more_parts: bool = False
+    """Whether it has parts beside the decoder, as for pictures: their size is known only in that sum."""
 
     def bytes_per_weight(self, quantization: str | None) -> float:
         """Of the weights as loaded; unknown formats count as two bytes, which errs on the safe side."""
@@ -73,12 +79,20 @@ class ModelFacts:
         """Bytes of the weight files: what is downloaded and kept, in whatever form it is loaded."""
         return self.weights_bytes if self.weights_bytes is not None else self.loaded_bytes(None)
 
-    def loaded_bytes(self, quantization: str | None) -> int:
-        """Bytes of all weights in GPU memory, over all devices."""
-        requantized = quantization is not None and quantization != self.quantization
-        if self.weights_bytes is not None and not requantized:
-            return self.weights_bytes
-        return int(self.parameters() * self.bytes_per_weight(quantization))
+    def loaded_bytes(self, quantization: str | None, *, dtype: str = "auto") -> int:
+        """Bytes of all weights in memory, over all devices; `dtype` is of those that are not quantized."""
+        is_plain = quantization is None and self.quantization is None and dtype != "auto"
+        width = _BYTES_PER_WEIGHT[dtype] if is_plain else self.bytes_per_weight(quantization)
+        if self.weights_bytes is None or self._is_requantized(quantization):
+            return int(self.parameters() * width)
+        return int(self.weights_bytes * width / self.bytes_per_weight(None)) if is_plain else self.weights_bytes
+
+    def is_sized(self, quantization: str | None) -> bool:
+        """Whether all of its parts are counted in `loaded_bytes`."""
+        return not self.has_more_parts or (self.weights_bytes is not None and not self._is_requantized(quantization))
+
+    def _is_requantized(self, quantization: str | None) -> bool:
+        return quantization is not None and quantization != self.quantization
 
 
 def read_config(config: Mapping[str, Any], *, weights_bytes: int | None = None) -> ModelFacts:
@@ -91,6 +105,9 @@ def read_config(config: Mapping[str, Any], *, weights_bytes: int | None = None) 
     architectures = config.get("architectures")
     quantization = config.get("quantization_config")
     rank = _find(text, "kv_lora_rank")
+    kinds, window = text.get("layer_types"), _find(text, "sliding_window") or 0
+    is_told = isinstance(kinds, list) and len(kinds) == layers and window > 0 and not rank
+    sliding = list(kinds or ()).count("sliding_attention") if is_told else 0
     return ModelFacts(
         architecture=str(architectures[0])[:100] if isinstance(architectures, list) and architectures else None,
         layers=layers,
@@ -110,6 +127,9 @@ def read_config(config: Mapping[str, Any], *, weights_bytes: int | None = None) 
         mla_rank=rank + (_find(text, "qk_rope_head_dim") or 0) if rank else None,
         tied_embeddings=text.get("tie_word_embeddings") is True,
         weights_bytes=weights_bytes,
+        sliding_layers=sliding,
+        sliding_window=window if sliding else 0,
+        has_more_parts=any(isinstance(config.get(part), Mapping) for part in ("vision_config", "audio_config")),
     )
 
 

@@ -76,16 +76,20 @@ class Stock:
         return sorted(sizes, key=lambda name: (name not in _PLAIN, -sizes[name], name))
 
     def place(self, demand: Demand) -> list[str]:
-        """Put in as many replicas as there is room for, tightest node first; the nodes they stand on."""
+        """Put in as many replicas as there is room for, tightest node first; the nodes they stand on.
+
+        Nodes of which all is known that matters come before the others.
+        """
         if demand.resource is None:
             name = self.best_resource(demand)
             return self.place(replace(demand, resource=name)) if name else []
         size, count, share = demand.sized(), demand.shape.devices, demand.share
-        offers: list[tuple[int, int, int, Room, tuple[int, ...]]] = []
+        offers: list[tuple[bool, int, int, int, Room, tuple[int, ...]]] = []
         number = itertools.count()
 
         def offer(kind: Room, found: tuple[int, ...]) -> None:
-            heapq.heappush(offers, (kind.whole_devices, self._kinds[kind][0], next(number), kind, found))
+            in_doubt = bool(unknowns(demand, kind))
+            heapq.heappush(offers, (in_doubt, kind.whole_devices, self._kinds[kind][0], next(number), kind, found))
 
         def consider(kind: Room) -> None:
             if found := None if refusals(demand, kind, size) else kind.fitting(count, share=share):
@@ -95,7 +99,7 @@ class Stock:
             consider(kind)
         nodes: list[str] = []
         while offers and len(nodes) < demand.replicas:
-            _, place, _, kind, found = heapq.heappop(offers)
+            *_, place, _, kind, found = heapq.heappop(offers)
             if not self._kinds[kind] or self._kinds[kind][0] != place:
                 continue  # it was taken by way of an earlier offer of its kind
             nodes.append(self._nodes[heapq.heappop(self._kinds[kind])])
@@ -166,11 +170,22 @@ def _format_refusals(demand: Demand, room: Room) -> list[str]:
     if capability is None:
         return []
     shown = f"{capability[0]}.{capability[1]}"
-    if demand.dtype == "bfloat16" and capability < _BF16:
+    if demand.shape.dtype == "bfloat16" and capability < _BF16:
         return [f"bfloat16 needs compute capability 8.0, and its GPUs have {shown}; use float16"]
     if demand.shape.quantization == "fp8" and capability < _FP8:
         return [f"fp8 needs compute capability 8.9, and its GPUs have {shown}"]
     return []
+
+
+def unknowns(demand: Demand, room: Room) -> list[str]:
+    """What would have to be known of the room to be sure."""
+    found = []
+    if room.memory_mib is None and not demand.share:
+        found.append(f"how much memory the GPUs of node {room.node} have is not known")
+    driver = demand.min_driver_major
+    if driver and room.vendor is GpuVendor.NVIDIA and room.driver_major is None:
+        found.append(f"which NVIDIA driver node {room.node} has is not known, and the image needs {driver} or newer")
+    return found
 
 
 def short_of_host(demand: Demand, room: Room) -> str | None:

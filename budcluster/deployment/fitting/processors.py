@@ -1,30 +1,19 @@
-"""Does it fit without GPUs? Looked at node by node as far as the cluster tells, and in sum for the rest.
-
-What the pods of other people ask of one node is not kept, only what all pods of the cluster ask together.
-"""
+"""Does it fit without GPUs? Looked at node by node, and in sum for pods that have no node yet."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from budcluster.deployment.fitting.demands import ProcessorDemand
 from budcluster.deployment.fitting.fit import Fit, PoolReason, Verdict
+from budcluster.deployment.fitting.rooms import Asked
 from budcluster.deployment.fitting.sizing import GIB
 from budcluster.hardware.reading.profile import NodeProfile
 
 _AMD64: Final = "amd64"
 _VECTORS: Final = ("AVX2", "AVX512F")
-_ONLY_IN_SUM: Final = "what other pods ask of each node is known only in sum, so a copy may have to wait for a node"
-_UNSIZED: Final = "the model's config is not known, so its size is not known either"
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What all live pods of a cluster ask for together."""
-
-    cores: float
-    memory_bytes: int
+_UNSEEN: Final = "what other pods ask of each node is not known yet, so a copy may have to wait for a node"
 
 
 @dataclass
@@ -39,27 +28,34 @@ def check_processors(
     *,
     kept: frozenset[str] = frozenset(),
     asked: Asked | None = None,
+    by_node: Mapping[str, Asked] | None = None,
     waiting: Iterable[ProcessorDemand] = (),
 ) -> Fit:
     """Look for places for all replicas, after those of `waiting`: every accepted one, whether it stands or not.
 
-    `kept` are nodes that take only pods with GPUs.
+    `kept` are nodes that take only pods with GPUs. `asked` is what all live pods ask for together, `by_node` what they
+    ask of each node but for copies without GPUs; None where nobody knows.
     """
-    left = {node.name: _Left(node.cpu.allocatable_cores, node.allocatable_memory_bytes // GIB) for node in nodes}
+    left = {node.name: _left(node, (by_node or {}).get(node.name)) for node in nodes}
     for earlier in waiting:
         _place(earlier, nodes, left, kept)
     reasons = _reasons(demand, nodes, left, kept)
     places = _place(demand, nodes, left, kept)
     short = _short_in_sum(demand, nodes, asked)
-    warnings = (_ONLY_IN_SUM,) if demand.is_sized else (_ONLY_IN_SUM, _UNSIZED)
-    needed_mib = demand.memory_gib * 1024 if demand.is_sized else None
+    warnings = demand.doubts if by_node is not None else (_UNSEEN, *demand.doubts)
+    needed_mib = None if demand.doubts else demand.memory_gib * 1024
     if len(places) == demand.replicas and not short:
-        verdict = Verdict.YES if demand.is_sized else Verdict.UNKNOWN
+        verdict = Verdict.UNKNOWN if demand.doubts else Verdict.YES
         return Fit(verdict, tuple(places), (), (), needed_mib, warnings)
     if short:
         reasons = (PoolReason("the cluster", len(nodes), (short,)),)
     nearest = (f"with {len(places)} replicas it fits",) if 0 < len(places) < demand.replicas and not short else ()
     return Fit(Verdict.NO, () if short else tuple(places), reasons, nearest, needed_mib, warnings)
+
+
+def _left(node: NodeProfile, asked: Asked | None) -> _Left:
+    cores, memory = (asked.cores, asked.memory_bytes) if asked else (0.0, 0)
+    return _Left(node.cpu.allocatable_cores - cores, (node.allocatable_memory_bytes - memory) // GIB)
 
 
 def _place(
@@ -110,7 +106,7 @@ def _reasons(
         counts[pool] += 1
         short = (
             f"a replica asks for {demand.cores} processors and {demand.memory_gib} GiB of memory, and a node has "
-            f"{int(room.cores)} and {room.memory_gib} GiB that no other deployment is to get"
+            f"{max(0, int(room.cores))} and {max(0, room.memory_gib)} GiB that nobody else has or is to get"
         )
         pools[pool] |= dict.fromkeys(_refusals(demand, node, kept) or (short,))
     return tuple(PoolReason(pool, counts[pool], tuple(found)) for pool, found in sorted(pools.items()))

@@ -1,5 +1,6 @@
 """Where a replica could stand: the GPUs of each node as whole devices or shares, with what is free now."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,14 @@ class Share:
     memory_mib: int
     cores_percent: int | None = None
     """None: as much as others leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What pods ask for together."""
+
+    cores: float
+    memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +103,9 @@ class Room:
     closed: tuple[str, ...]
     """Why the node takes no pods; empty on a usable one."""
     cores: int
-    """Of the processors, for pods with GPUs: whole ones, less what the devices that are taken stand for."""
+    """Of the node: whole ones that no pod asks for."""
     memory_gib: int
-    """Of the node itself, counted likewise."""
+    """Likewise."""
 
     @property
     def whole_devices(self) -> int:
@@ -148,22 +157,28 @@ class Room:
         )
 
 
-def rooms_of(nodes: Iterable[NodeProfile]) -> list[Room]:
-    """Every room of a cluster, usable or not."""
-    return [room for node in nodes for room in _rooms(node)]
+def rooms_of(nodes: Iterable[NodeProfile], *, asked: Asked | None = None) -> list[Room]:
+    """Every room of these nodes, usable or not.
+
+    `asked` is what all pods ask of each of them; where nobody knows, who holds a GPU is taken to hold as much of the
+    node as copies of deployments do, and nobody else anything.
+    """
+    return [room for node in nodes for room in _rooms(node, asked)]
 
 
-def _rooms(node: NodeProfile) -> Iterable[Room]:
+def _rooms(node: NodeProfile, asked: Asked | None) -> Iterable[Room]:
     """One room a resource name: where several kinds of devices share one, a pod may get any of them."""
     by_name: dict[str, list[GpuPool]] = defaultdict(list)
     for pool in node.pools:
         by_name[pool.resource].append(pool)
-    return [_room(node, pools) for pools in by_name.values()]
+    return [_room(node, pools, asked) for pools in by_name.values()]
 
 
-def _room(node: NodeProfile, pools: list[GpuPool]) -> Room:
+def _room(node: NodeProfile, pools: list[GpuPool], asked: Asked | None) -> Room:
     first = pools[0]
-    held = sum(pool.requested for pool in pools)
+    if asked is None:
+        held = sum(pool.requested for pool in pools)
+        asked = Asked(held * CORES_PER_GPU, held * MEMORY_GIB_PER_GPU * GIB)
     sizes = [pool.memory_mib for pool in pools]
     abilities = [pool.compute_capability for pool in pools]
     return Room(
@@ -178,9 +193,8 @@ def _room(node: NodeProfile, pools: list[GpuPool]) -> Room:
         compute_capability=None if None in abilities else min(one for one in abilities if one is not None),
         devices=_devices(pools, [gpu for gpu in node.gpus if gpu.vendor is first.vendor]),
         closed=node.reasons,
-        # Who holds a GPU is taken to hold as much of the node as ours do: what pods ask for is known only in sum.
-        cores=int(node.cpu.allocatable_cores) - held * CORES_PER_GPU,
-        memory_gib=node.allocatable_memory_bytes // GIB - held * MEMORY_GIB_PER_GPU,
+        cores=math.floor(node.cpu.allocatable_cores - asked.cores),
+        memory_gib=(node.allocatable_memory_bytes - asked.memory_bytes) // GIB,
     )
 
 

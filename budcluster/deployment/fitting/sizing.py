@@ -2,11 +2,13 @@
 
 Per device: weights / (TP x PP), plus the key-value cache, plus what the engine takes for itself, must stay below the
 share of memory that the engine may use (vLLM 0.33 takes 0.92 by default). The overhead is an allowance, no measurement:
-CUDA context and graphs, activations of one batch, and communication buffers where several devices work together.
+CUDA context and graphs, activations of one batch or what choosing the next tokens takes, whichever is more, and
+communication buffers where several devices work together. Nothing is counted for adapters, for speculative decoding and
+for what else extra arguments may ask for: these leave in doubt whether it fits.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from budcluster.deployment.fitting.model_facts import ModelFacts
@@ -24,7 +26,12 @@ _CONTEXT_BYTES: Final = 1.2 * GIB
 _GROUP_BYTES: Final = 0.6 * GIB
 _BATCH_TOKENS: Final = 8192
 _ACTIVATION_COPIES: Final = 6
-_KV_BYTES: Final = {"auto": 2.0, "fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0}
+_SAMPLING_BYTES: Final = 24
+"""Of each word, for each sequence: logits and probabilities in float32, the same sorted, and the places they had."""
+_ALIKE: Final = 1.5
+_BLOCK_TOKENS: Final = 128
+"""Of the largest block in which a cache is handed out: a window rarely begins with one."""
+_KV_BYTES: Final = {"fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0}
 
 
 def max_model_length(input_tokens: int, output_tokens: int) -> int:
@@ -41,6 +48,14 @@ class Shape:
     max_model_len: int = 4096
     quantization: str | None = None
     kv_cache_dtype: str = "auto"
+    dtype: str = "auto"
+    sequences: int | None = None
+    """Served at once; None: as many as the engine thinks fit."""
+
+    @property
+    def bytes_per_number(self) -> int:
+        """Of what is computed; `auto` computes in two bytes, whatever the weights are stored in."""
+        return 4 if self.dtype in {"float", "float32"} else 2
 
     @property
     def devices(self) -> int:
@@ -50,7 +65,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How much of a device's memory an engine may use. At most one of the last two is set."""
+    """How an engine may use a device's memory. At most one of `static` and `of_the_rest` is set."""
 
     utilization: float = 0.92
     """For everything together."""
@@ -58,6 +73,31 @@ class Budget:
     """For weights and cache together; the rest must hold what the engine takes for itself."""
     of_the_rest: float | None = None
     """For the cache, of what the weights and the engine itself leave."""
+    batch_tokens: int = _BATCH_TOKENS
+    """Computed at once; 0: a whole context."""
+    slides: bool = False
+    """Whether layers with a sliding window keep the window only, and what is computed at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class KvShape:
+    """What sequences take of one device."""
+
+    per_token: int
+    """Bytes in the layers that keep all of it."""
+    per_sliding_token: int = 0
+    """Bytes in those that keep no more than `kept`."""
+    kept: int = 0
+
+    def size(self, tokens: int) -> int:
+        """Bytes of one sequence."""
+        return self.per_token * tokens + self.per_sliding_token * min(tokens, self.kept)
+
+    def longest(self, room: int) -> int:
+        """Tokens of the longest sequence for which there is room."""
+        if room < self.size(self.kept):
+            return max(0, room // (self.per_token + self.per_sliding_token))
+        return (room - self.per_sliding_token * self.kept) // max(1, self.per_token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +108,7 @@ class Estimate:
     kv_cache: int
     """For one sequence of the full length: the least that an engine starts with."""
     overhead: int
-    kv_per_token: int
+    kv: KvShape
     budget: Budget
 
     @property
@@ -100,21 +140,46 @@ class Estimate:
             room = rest * self.budget.of_the_rest
         else:
             room = memory * self.budget.utilization - self.weights - self.overhead
-        return max(0, int(room // self.kv_per_token)) if self.kv_per_token else 0
+        return self.kv.longest(int(room))
 
 
 def estimate(facts: ModelFacts, shape: Shape, budget: Budget = Budget()) -> Estimate:
     """Size one replica. Pure arithmetic over the model's shape."""
-    per_token = kv_bytes_per_token(facts, shape)
-    overhead = _CONTEXT_BYTES + _ACTIVATION_COPIES * _BATCH_TOKENS * facts.hidden_size * 2 / shape.tensor_parallel
+    tokens = budget.batch_tokens or max(shape.max_model_len, _BATCH_TOKENS)
+    activations = _ACTIVATION_COPIES * tokens * facts.hidden_size * shape.bytes_per_number / shape.tensor_parallel
+    sampling = (shape.sequences or 0) * facts.vocabulary * _SAMPLING_BYTES
+    overhead = _CONTEXT_BYTES + max(activations, sampling)
     if shape.devices > 1:
         overhead += _GROUP_BYTES
+    kv = kv_shape(facts, shape, budget)
     return Estimate(
-        weights=math.ceil(facts.loaded_bytes(shape.quantization) / shape.devices),
-        kv_cache=per_token * shape.max_model_len,
+        weights=math.ceil(facts.loaded_bytes(shape.quantization, dtype=shape.dtype) / shape.devices),
+        kv_cache=kv.size(shape.max_model_len),
         overhead=int(overhead),
-        kv_per_token=per_token,
+        kv=kv,
         budget=budget,
+    )
+
+
+def kv_shape(facts: ModelFacts, shape: Shape, budget: Budget) -> KvShape:
+    """As the engine keeps it.
+
+    vLLM gives a sliding layer its window less one, and the tokens that are computed at once (v1/kv_cache_interface.py).
+    It keeps layers in groups of one size: as many as there are of the rarer kind, or of the other one where both are
+    about as many (v1/core/kv_cache_utils.py). A group that is not full takes the same.
+    """
+    sliding, full = facts.sliding_layers, facts.layers - facts.sliding_layers
+    if not budget.slides or not sliding:
+        return KvShape(kv_bytes_per_token(facts, shape))
+    group = sliding
+    if full:
+        group = max(full, sliding) if max(full, sliding) < _ALIKE * min(full, sliding) else min(full, sliding)
+    full, sliding = (math.ceil(layers / group) * group for layers in (full, sliding))
+    batch = budget.batch_tokens or shape.max_model_len
+    return KvShape(
+        kv_bytes_per_token(replace(facts, layers=full), shape) if full else 0,
+        kv_bytes_per_token(replace(facts, layers=sliding), shape),
+        facts.sliding_window - 1 + batch + _BLOCK_TOKENS,
     )
 
 
@@ -125,7 +190,7 @@ def kv_bytes_per_token(facts: ModelFacts, shape: Shape) -> int:
     compressed cache of latent attention is whole on every rank.
     """
     layers = math.ceil(facts.layers / shape.pipeline_parallel)
-    width = _KV_BYTES.get(shape.kv_cache_dtype, 2.0)
+    width = _KV_BYTES.get(shape.kv_cache_dtype, float(shape.bytes_per_number))
     if facts.mla_rank is not None:
         return math.ceil(layers * facts.mla_rank * width)
     heads = max(1, math.ceil(facts.kv_heads / shape.tensor_parallel))

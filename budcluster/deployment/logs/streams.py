@@ -15,9 +15,9 @@ from budcluster.deployment.logs.errors import LogsRefused, LogsUnavailable, NoLo
 from budcluster.deployment.logs.reading import LogReading, Wanted
 from budcluster.deployment.logs.window import Entry, Notice, Window
 from budcluster.deployment.models import Deployment
-from budcluster.deployment.values import LABEL_DEPLOYMENT
 from budcluster.kit.database import Database
 from budcluster.kube.errors import KubeError
+from budcluster.kube.ownership import LABEL_DEPLOYMENT
 from budcluster.kube.refusals import KubeconfigRefused
 
 Batch = list[Entry | Notice]

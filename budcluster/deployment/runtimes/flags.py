@@ -4,11 +4,14 @@ Only flags that are known and harmless pass. The folder `known` has every flag t
 (vLLM: engine/arg_utils.py and entrypoints/common/cli_args.py; SGLang: srt/arg_groups/fields and srt/server_args.py);
 which of them the service sets itself, and which are dangerous, is decided by hand where the runtime is described. Those
 are refused with the reason; so is a flag that the runtime does not have, before it dies of it with exit code 2.
+
+Which flags leave alone what a device must hold is decided by hand as well. Whoever uses another one is told that nobody
+knows whether it fits: a flag of a new version is in doubt until somebody has looked at it.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -70,6 +73,10 @@ class FlagRules:
     """Flags that the service sets -> the config key to use instead."""
     dangerous: Mapping[str, str] = field(default_factory=dict)
     """Flags that are refused -> why."""
+    steady: frozenset[str] = field(default_factory=frozenset)
+    """Flags with which a device holds no more than is counted, be it that they are counted."""
+    growing: frozenset[str] = field(default_factory=frozenset)
+    """Flags with which it holds what is counted, and more."""
 
     def check(self, args: Sequence[str]) -> None:
         """Raises FlagRefused for the first argument that may not be used."""
@@ -90,6 +97,16 @@ class FlagRules:
         if expects is not None:
             raise FlagRefused(f"{expects} needs a value")
 
+    def doubtful(self, args: Sequence[str]) -> tuple[str, ...]:
+        """Those of the arguments that change what a device must hold by an amount that nobody has counted."""
+        names = dict.fromkeys(argument.partition("=")[0] for argument in args if _OPTION.match(argument))
+        return tuple(name for name in names if not self._is_steady(name))
+
+    def _is_steady(self, name: str) -> bool:
+        # Without what may take more is the usual state.
+        without = name.removeprefix("--no-")
+        return name in self.steady or (without != name and f"--{without}" in self.steady | self.growing)
+
     def _check_flag(self, argument: str) -> str | None:
         """The flag when its value must follow as the next argument."""
         name, equals, _ = argument.partition("=")
@@ -108,6 +125,16 @@ class FlagRules:
         if name not in self.with_value | self.with_values:
             raise FlagRefused(f"{name[:60]} is not a flag that {self.runtime} is known to have")
         return None if equals else name
+
+
+def named(names: str) -> frozenset[str]:
+    """Flags by their names."""
+    return frozenset(f"--{name}" for name in names.split())
+
+
+def starting(flags: Iterable[str], *starts: str) -> frozenset[str]:
+    """Those of the flags that start with any of these words."""
+    return frozenset(flag for flag in flags if flag.startswith(tuple(f"--{start}" for start in starts)))
 
 
 def value_of(args: Sequence[str], *names: str) -> str | None:
@@ -132,3 +159,13 @@ def fraction_of(args: Sequence[str], *names: str) -> float | None:
     if not 0 < fraction <= 1:
         raise FlagRefused(f"{names[0]} takes a number above 0 and at most 1")
     return fraction
+
+
+def count_of(args: Sequence[str], *names: str) -> int | None:
+    """The same for a flag that takes a whole number. Raises FlagRefused."""
+    text = value_of(args, *names)
+    if text is None:
+        return None
+    if not re.fullmatch(r"-1|[0-9]{1,9}", text):
+        raise FlagRefused(f"{names[0]} takes a whole number")
+    return int(text)

@@ -1,6 +1,7 @@
 """SGLang 0.5.23 (flags and endpoints as in its wheel)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from budcluster.deployment.fitting.sizing import Budget
@@ -16,9 +17,12 @@ from budcluster.deployment.runtimes.flags import (
     SIZE,
     TRUST,
     FlagRules,
+    count_of,
     fraction_of,
     known_flags,
+    named,
     spelled_out,
+    starting,
 )
 from budcluster.deployment.runtimes.launch import (
     Hardware,
@@ -101,6 +105,45 @@ _FLAGS: Final = FlagRules(
             TRUST: "trust-mm-content-hashes trust-request-chat-template",
         }
     ),
+    steady=named(
+        "abort-on-priority-when-disabled allow-auto-truncate allowed-media-domains attention-backend "
+        "batch-notify-size bucket-e2e-request-latency bucket-inter-token-latency bucket-time-to-first-token "
+        "chunked-prefill-size constrained-json-disable-any-whitespace constrained-json-max-whitespace-cnt "
+        "constrained-json-whitespace-pattern decode-attention-backend decode-log-interval "
+        "default-chat-template-kwargs default-priority-value detokenizer-worker-num disable-chunked-prefix-cache "
+        "disable-cuda-graph disable-cuda-graph-padding disable-custom-all-reduce disable-decode-cuda-graph "
+        "disable-fast-image-processor disable-hybrid-swa-memory disable-outlines-disk-cache disable-overlap-schedule "
+        "disable-prefill-cuda-graph disable-priority-preemption disable-radix-cache disable-tokenizer-batch-decode "
+        "dist-timeout dynamic-batch-tokenizer-batch-size dynamic-batch-tokenizer-batch-timeout enable-cache-report "
+        "enable-cudagraph-gc enable-dynamic-batch-tokenizer enable-http-worker-reuseport enable-http2 "
+        "enable-metrics-for-all-schedulers enable-mfu-metrics enable-p2p-check enable-prefill-delayer "
+        "enable-priority-scheduling enable-request-time-stats-logging enable-strict-thinking "
+        "enable-tokenizer-batch-encode enable-trace extra-metric-labels fastapi-root-path gc-threshold "
+        "gc-warning-threshold-secs generation-tokens-buckets grammar-backend grpc-response-timeout-secs "
+        "hf-chat-template-name http2-initial-connection-window-size http2-max-concurrent-streams "
+        "incremental-streaming-output load-balance-method log-level log-level-http log-requests log-requests-format "
+        "log-requests-level max-queued-requests max-total-tokens media-url-max-file-size-mb mem-fraction-static "
+        "min-free-slots-delay num-continuous-decode-steps num-reserved-decode-tokens numa-node page-size "
+        "pp-max-micro-batch-size preferred-sampling-params prefill-attention-backend prefill-decode-interval "
+        "prefill-decode-interval-min-bs prefill-delayer-forward-passes-buckets prefill-delayer-max-delay-ms "
+        "prefill-delayer-max-delay-passes prefill-delayer-queue-min-ratio prefill-delayer-token-usage-low-watermark "
+        "prefill-delayer-wait-seconds-buckets prefill-max-requests priority-scheduling-preemption-threshold "
+        "prompt-tokens-buckets radix-eviction-policy radix-eviction-policy-config random-seed reasoning-parser "
+        "retraction-policy return-input-ids return-output-ids sampling-backend sampling-defaults "
+        "schedule-conservativeness schedule-low-priority-values-first schedule-policy scheduler-recv-interval "
+        "show-time-cost skip-server-warmup skip-tokenizer-init sleep-on-idle soft-watchdog-timeout stream-interval "
+        "stream-response-default-include-usage strip-thinking-cache tokenizer-backend "
+        "tokenizer-metrics-allowed-custom-labels tokenizer-metrics-custom-labels-header tokenizer-mode tokenizer-path "
+        "tokenizer-worker-num tool-call-parser trace-modules uvicorn-access-log-exclude-prefixes watchdog-timeout "
+        "weight-loader-disable-mmap weight-loader-drop-cache-after-load weight-loader-prefetch-checkpoints "
+        "weight-loader-prefetch-num-threads weight-version"
+    ),
+    growing=starting(_KNOWN.with_value | _KNOWN.with_values | _KNOWN.switches, "cuda-graph-", "lora-", "speculative-")
+    | named(
+        "enable-eplb enable-fp32-lm-head enable-lora enable-lora-overlap-loading enable-torch-compile "
+        "enable-two-batch-overlap ep-num-redundant-experts max-loaded-loras max-lora-chunk-size max-lora-rank "
+        "max-loras-per-batch torch-compile-max-bs"
+    ),
 )
 
 
@@ -145,7 +188,9 @@ def _launch(request: LaunchRequest) -> Launch:
 
 def _budget(args: Sequence[str]) -> Budget:
     fraction = fraction_of(args, "--mem-fraction-static")
-    return Budget() if fraction is None else Budget(static=fraction)
+    batch = count_of(args, "--chunked-prefill-size")
+    budget = Budget() if fraction is None else Budget(static=fraction)
+    return budget if batch is None else replace(budget, batch_tokens=max(0, batch))
 
 
 RUNTIME: Final = Runtime(

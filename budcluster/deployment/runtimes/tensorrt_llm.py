@@ -2,10 +2,19 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from budcluster.deployment.fitting.sizing import Budget
-from budcluster.deployment.runtimes.flags import NOWHERE, REMOTE_CODE, FlagRules, fraction_of, spelled_out
+from budcluster.deployment.runtimes.flags import (
+    NOWHERE,
+    REMOTE_CODE,
+    FlagRules,
+    count_of,
+    fraction_of,
+    named,
+    spelled_out,
+)
 from budcluster.deployment.runtimes.launch import (
     Hardware,
     Launch,
@@ -42,6 +51,11 @@ _FLAGS: Final = FlagRules(
         }
     ),
     dangerous=spelled_out({REMOTE_CODE: "trust_remote_code"}),
+    steady=named(
+        "enable_chunked_prefill free_gpu_memory_fraction gpus_per_node kv_cache_free_gpu_memory_fraction log_level "
+        "max_num_tokens reasoning_parser tool_parser"
+    ),
+    growing=named("max_beam_width"),
 )  # fmt: skip
 
 
@@ -86,7 +100,9 @@ def _config(request: LaunchRequest) -> dict[str, Any]:
 
 def _budget(args: Sequence[str]) -> Budget:
     fraction = fraction_of(args, "--kv_cache_free_gpu_memory_fraction", "--free_gpu_memory_fraction")
-    return Budget() if fraction is None else Budget(of_the_rest=fraction)
+    batch = count_of(args, "--max_num_tokens")
+    budget = Budget() if fraction is None else Budget(of_the_rest=fraction)
+    return budget if batch is None else replace(budget, batch_tokens=batch)
 
 
 RUNTIME: Final = Runtime(

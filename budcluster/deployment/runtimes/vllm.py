@@ -1,6 +1,7 @@
 """vLLM 0.33.0 (flags, endpoints and environment as in its wheel: engine/arg_utils.py, entrypoints, envs)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from budcluster.deployment.fitting.sizing import CPU_KV_GIB, Budget
@@ -16,8 +17,10 @@ from budcluster.deployment.runtimes.flags import (
     SIZE,
     TRUST,
     FlagRules,
+    count_of,
     fraction_of,
     known_flags,
+    named,
     spelled_out,
 )
 from budcluster.deployment.runtimes.launch import (
@@ -88,6 +91,41 @@ _FLAGS: Final = FlagRules(
             "ssl-keyfile tokens-only uds",
             TRUST: "enable-mm-embeds enable-prompt-embeds trust-request-chat-template trust-request-mm-kwargs",
         }
+    ),
+    steady=named(
+        "aggregate-engine-logging allow-credentials allow-deprecated-quantization allowed-headers "
+        "allowed-media-domains allowed-methods allowed-origins anthropic-disabled-thinking-effort api-server-count "
+        "async-scheduling attention-backend block-size chat-template-content-format code-revision cohere-format "
+        "cohere-is-reasoning-model collect-detailed-traces config-format cp-kv-cache-interleave-size "
+        "cpu-distributed-timeout-seconds cudagraph-metrics custom-histogram-buckets dcp-comm-backend "
+        "dcp-kv-cache-interleave-size default-chat-template-kwargs device-memory-utilization disable-cascade-attn "
+        "disable-custom-all-reduce disable-fastapi-docs disable-hybrid-kv-cache-manager disable-log-stats "
+        "disable-nccl-for-dp-synchronization disable-sliding-window disable-uvicorn-access-log "
+        "distributed-timeout-seconds dp-supervisor-probe-failure-threshold dp-supervisor-probe-interval-s "
+        "dp-supervisor-probe-timeout-s dp-sync-interval enable-auto-tool-choice enable-chunked-prefill "
+        "enable-force-include-usage enable-layerwise-nvtx-tracing enable-log-deltas enable-log-outputs "
+        "enable-log-requests enable-logging-iteration-details enable-mfu-metrics enable-offline-docs "
+        "enable-per-request-metrics enable-prefix-caching enable-prompt-tokens-details enable-request-id-headers "
+        "enable-server-load-tracking enable-tokenizer-info-endpoint enforce-eager exclude-tools-when-tool-choice-none "
+        "fail-on-environ-validation fingerprint-mode fingerprint-value generation-config gpu-memory-utilization "
+        "h11-max-header-count interleave-mm-strings jit-monitor-mode jit-monitor-verbose kv-cache-metrics "
+        "kv-cache-metrics-sample log-error-stack log-level logprobs-mode long-prefill-token-threshold "
+        "long-prefill-token-threshold-adaptive max-log-len max-num-active-seqs max-num-batched-tokens "
+        "max-num-queued-reqs max-num-queued-tokens max-num-scheduled-tokens max-parallel-loading-workers numa-bind "
+        "numa-bind-cpus numa-bind-nodes override-generation-config per-request-spec-decode-metrics "
+        "prefill-schedule-interval prefix-cache-retention-interval prefix-caching-hash-algo prefix-match-unit "
+        "reasoning-effort-map reasoning-parser renderer-num-workers response-role return-tokens-as-token-ids "
+        "root-path safetensors-load-strategy safetensors-prefetch-block-size safetensors-prefetch-num-threads "
+        "scheduler-reserve-full-isl scheduling-policy seed show-hidden-metrics-for-version skip-tokenizer-init "
+        "sse-keep-alive-interval stream-interval tokenizer tokenizer-mode tokenizer-revision tool-call-parser "
+        "tool-strict-level use-tqdm-on-load uvicorn-log-level"
+    ),
+    growing=named(
+        "cudagraph-capture-sizes enable-dbo enable-eplb enable-lora enable-mixed-moe-lora-format "
+        "enable-moe-shared-loras enable-tower-connector-lora eplb-config fully-sharded-loras "
+        "kv-cache-dtype-skip-layers lora-dtype lora-modules lora-target-modules max-cpu-loras "
+        "max-cudagraph-capture-size max-lora-cls-labels max-lora-rank max-loras spec-method spec-tokens "
+        "specialize-active-lora"
     ),
 )
 
@@ -160,7 +198,12 @@ def _security(hardware: Hardware) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _budget(args: Sequence[str]) -> Budget:
     fraction = fraction_of(args, "--gpu-memory-utilization", "--device-memory-utilization")
-    return Budget() if fraction is None else Budget(utilization=fraction)
+    batch = count_of(args, "--max-num-batched-tokens")
+    if batch is None and "--no-enable-chunked-prefill" in args:
+        batch = 0
+    budget = Budget(slides="--disable-hybrid-kv-cache-manager" not in args)
+    budget = budget if fraction is None else replace(budget, utilization=fraction)
+    return budget if batch is None else replace(budget, batch_tokens=batch)
 
 
 RUNTIME: Final = Runtime(

@@ -16,7 +16,6 @@ import structlog
 
 from budcluster.cluster.access import NO_ACCESS
 from budcluster.deployment.logs.attempts import Attempts, Ended, ended_runs, last_lines
-from budcluster.deployment.values import LABEL_DEPLOYMENT
 from budcluster.deployment.watching.pod_events import PodEvents, Subject, subject_of, subjects_of
 from budcluster.deployment.watching.rota import Rota
 from budcluster.deployment.watching.standing import Standings
@@ -29,7 +28,8 @@ from budcluster.kube.diagnosis import Finding, PodEvidence, diagnose
 from budcluster.kube.door import Door
 from budcluster.kube.errors import KubeError
 from budcluster.kube.follower import Follower
-from budcluster.kube.resources import DEPLOYMENTS, EVENTS, PODS
+from budcluster.kube.ownership import LABEL_DEPLOYMENT
+from budcluster.kube.resources import DEPLOYMENTS, EVENTS, PODS, SERVICES
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +60,7 @@ class ClusterEye:
         self._attempts = attempts
         self._namespaces = namespaces
         self._workloads: dict[UUID, Json] = {}
+        self._services: dict[str, UUID] = {}
         self._pods: dict[UUID, dict[str, Json]] = defaultdict(dict)
         self._owners: dict[str, UUID] = {}
         self._events = PodEvents()
@@ -110,15 +111,26 @@ class ClusterEye:
     def _followers_of(self, namespace: str) -> list[Follower[Any]]:
         return [
             Follower(EVENTS, self._see_event, self._lose_event, namespace=namespace, optional=True),
-            Follower(PODS, self._see_pod, self._lose_pod, namespace=namespace, label_selector=LABEL_DEPLOYMENT),
-            Follower(
-                DEPLOYMENTS,
-                self._see_workload,
-                self._lose_workload,
-                namespace=namespace,
-                label_selector=LABEL_DEPLOYMENT,
+            *(
+                Follower(resource, see, lose, namespace=namespace, label_selector=LABEL_DEPLOYMENT)
+                for resource, see, lose in (
+                    (SERVICES, self._see_service, self._lose_service),
+                    (PODS, self._see_pod, self._lose_pod),
+                    (DEPLOYMENTS, self._see_workload, self._lose_workload),
+                )
             ),
         ]
+
+    def _see_service(self, service: Json) -> str:
+        uid, owner = str(service["metadata"]["uid"]), owner_of(service)
+        if owner is not None:
+            self._services[uid] = owner
+            self._mark(owner)
+        return uid
+
+    def _lose_service(self, uid: str) -> None:
+        if (owner := self._services.pop(uid, None)) is not None:
+            self._mark(owner)
 
     def _see_workload(self, workload: Json) -> UUID | None:
         owner = owner_of(workload)
@@ -200,7 +212,7 @@ class ClusterEye:
     def _seen(self, owner: UUID) -> Seen:
         pods = list(self._pods.get(owner, {}).values())
         findings = [found for pod in telling_of(pods) if (found := self._diagnose(pod))]
-        return Seen(self._workloads.get(owner), pods, findings)
+        return Seen(self._workloads.get(owner), pods, findings, is_reached=owner in self._services.values())
 
     async def _last_lines(self, client: ClusterClient, pod: Json, ended: Ended) -> list[str]:
         try:

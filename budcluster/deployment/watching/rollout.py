@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from budcluster.deployment.values import LABEL_DEPLOYMENT
 from budcluster.deployment.watching.progress import Progress, progress_of, together
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.diagnosis import Finding, PodEvidence, diagnose
 from budcluster.kube.diagnosis.finding import Weight
 from budcluster.kube.diagnosis.volumes import claims_of
 from budcluster.kube.errors import Gone, KubeError, NotFound
+from budcluster.kube.ownership import LABEL_DEPLOYMENT
 from budcluster.kube.resources import DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS, Resource
 from budcluster.kube.times import last_seen, moment
 from budcluster.kube.workloads import is_observed, present_set

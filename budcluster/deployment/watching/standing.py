@@ -143,12 +143,13 @@ class Standings:
 async def _known(session: ReadSession, deployment: Deployment) -> Known:
     holding = exists().where(Operation.subject_id == deployment.id, Operation.claim == Claim.HOLDING)
     held, error = bool(await session.scalar(select(holding))), deployment.error or {}
+    is_going = deployment.status is DeploymentStatus.DELETING or (not held and error.get("kind") == DELETION)
     return Known(
         status=deployment.status,
         replicas_desired=deployment.replicas_desired,
         held=held,
         failed_by_operation=bool(error.get("operation_id")),
-        half_removed=not held and error.get("kind") == DELETION,
+        half_removed=is_going and not deployment.endpoints,
     )
 
 

@@ -1,8 +1,8 @@
 """From what a cluster shows of a deployment to what is true of it. Pure.
 
 While an operation holds a deployment, the operation decides the status; copies, servable and diagnosis are told as they
-are. Otherwise: no ready copy is never RUNNING, zero wanted copies are PARKED, and whatever is ready again is RUNNING,
-but for what a failed deletion has left.
+are. Otherwise: no ready copy is never RUNNING, nor is one that no Service leads to; zero wanted copies are PARKED, and
+whatever is ready again is RUNNING, but for what a deletion has left.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ class Known:
     failed_by_operation: bool = False
     """Whether its error is an operation's: then its release may be absent for good reason."""
     half_removed: bool = False
-    """Whether a deletion of it failed: copies may be ready, and what leads requests to them gone."""
+    """Whether a deletion has begun to remove it: copies may be ready, and what leads requests to them gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class Seen:
     pods: Sequence[Json] = ()
     findings: Sequence[Finding] = ()
     """Of its pods."""
+    is_reached: bool = True
+    """Whether its Service is there, which leads requests to its pods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +77,19 @@ def observe(known: Known, seen: Seen) -> Observed:
     alive = [pod for pod in seen.pods if not pod["metadata"].get("deletionTimestamp")]
     ready = sum(is_ready(pod) for pod in alive)
     finding = _finding(known, seen)
+    servable = ready > 0 and seen.is_reached
     if known.half_removed:
         return Observed(ready, False, None, finding)
     if known.held or known.status not in _SETTLED:
-        return Observed(ready, ready > 0, None, finding)
+        return Observed(ready, servable, None, finding)
     if seen.workload is None:
         gone_for_good_reason = known.status is S.FAILED and known.failed_by_operation
-        return Observed(ready, ready > 0, None if gone_for_good_reason else S.FAILED, finding)
+        return Observed(ready, servable, None if gone_for_good_reason else S.FAILED, finding)
     if known.replicas_desired == 0:
         status = S.PARKED if _wanted(seen.workload) == 0 else known.status
-        return Observed(ready, ready > 0, status, finding, urgent=True)
+        return Observed(ready, servable, status, finding, urgent=True)
     if ready:
-        return Observed(ready, True, S.RUNNING, finding)
+        return Observed(ready, servable, S.RUNNING if servable else S.FAILED, finding)
     urgent = _wanted(seen.workload) == 0 or any(is_crash_looping(pod) for pod in alive)
     return Observed(0, False, S.FAILED, finding, urgent=urgent)
 
@@ -124,6 +127,8 @@ def _finding(known: Known, seen: Seen) -> Finding | None:
     causes = [one for one in (*seen.findings, *_said_by(seen.workload)) if one.type not in _STARTING]
     if settled and (edited := _edited(known, seen.workload)):
         causes.append(edited)
+    if settled and not seen.is_reached:
+        causes.append(_UNREACHED)
     return max(causes, key=lambda one: one.weight, default=None)
 
 
@@ -136,6 +141,14 @@ def _missing(known: Known) -> Finding | None:
         'Bring it back with PATCH /deployments/{id} and {"config": {}}, or delete the deployment.',
         Weight.CAUSE,
     )
+
+
+_UNREACHED: Final = Finding(
+    "service-missing",
+    "The Service that leads requests to the copies is no longer in the cluster: somebody deleted it, not this service.",
+    'Bring it back with PATCH /deployments/{id} and {"config": {}}.',
+    Weight.LIKELY,
+)
 
 
 def _said_by(workload: Json) -> Iterator[Finding]:

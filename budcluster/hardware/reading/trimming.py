@@ -33,6 +33,7 @@ _LABELS: Final = (
     *(f"{FEATURE}cpu-cpuid.{flag}" for flag in WANTED_FLAGS),
 )
 _RESOURCES: Final = ("nvidia.com/", "amd.com/", "gpu.intel.com/", "habana.ai/")
+_AMOUNTS: Final = ("cpu", "memory", *_RESOURCES)
 _MOST_ENTRIES: Final = 256
 _LONGEST_VALUE: Final = 80
 """Longer than any label value may be, so that the readers still see that it was too long."""
@@ -61,8 +62,8 @@ def trim_node(node: Json) -> dict[str, Any]:
         },
         "spec": {"taints": taints[:_MOST_ENTRIES], "unschedulable": spec.get("unschedulable") is True},
         "status": {
-            "capacity": _values(status.get("capacity"), ("cpu", "memory", *_RESOURCES)),
-            "allocatable": _values(status.get("allocatable"), ("cpu", "memory", *_RESOURCES)),
+            "capacity": _values(status.get("capacity"), _AMOUNTS),
+            "allocatable": _values(status.get("allocatable"), _AMOUNTS),
             "conditions": [
                 {name: _text(condition.get(name, "")) for name in ("type", "status", "reason")}
                 for condition in _mappings(status.get("conditions"))
@@ -101,7 +102,7 @@ def trim_pod(pod: Json) -> dict[str, Any] | None:
     allocated = _mapping(metadata.get("annotations")).get(hami_annotations.ALLOCATED)
     containers = [_container(one) for one in _mappings(spec.get("containers"))]
     starting = [_container(one) for one in _mappings(spec.get("initContainers"))]
-    if allocated is None and not any(_asks(container) for container in (*containers, *starting)):
+    if allocated is None and not any(_asks_for_devices(container) for container in (*containers, *starting)):
         return None
     annotations = {} if allocated is None else {hami_annotations.ALLOCATED: _text(allocated, _LONGEST_ANNOTATION)}
     return {
@@ -111,7 +112,12 @@ def trim_pod(pod: Json) -> dict[str, Any] | None:
             "uid": metadata.get("uid"),
             "annotations": annotations,
         },
-        "spec": {"nodeName": spec.get("nodeName"), "containers": containers, "initContainers": starting},
+        "spec": {
+            "nodeName": spec.get("nodeName"),
+            "containers": containers,
+            "initContainers": starting,
+            "overhead": _values(spec.get("overhead"), _AMOUNTS),
+        },
         "status": {"phase": _text(_mapping(pod.get("status")).get("phase") or "Unknown", 16)},
     }
 
@@ -134,15 +140,15 @@ def _node_annotations(annotations: Json) -> dict[str, str]:
 def _container(container: Json) -> dict[str, Any]:
     resources = _mapping(container.get("resources"))
     kept: dict[str, Any] = {
-        "resources": {part: _values(resources.get(part), _RESOURCES) for part in ("requests", "limits")}
+        "resources": {part: _values(resources.get(part), _AMOUNTS) for part in ("requests", "limits")}
     }
     if container.get("restartPolicy") == "Always":
         kept["restartPolicy"] = "Always"
     return kept
 
 
-def _asks(container: Json) -> bool:
-    return any(container["resources"].values())
+def _asks_for_devices(container: Json) -> bool:
+    return any(name.startswith(_RESOURCES) for part in container["resources"].values() for name in part)
 
 
 def _values(values: object, prefixes: tuple[str, ...]) -> dict[str, str]:

@@ -1,0 +1,29 @@
+"""what pods without GPUs ask of each node"""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from alembic import op
+
+revision: str = "0009"
+down_revision: str | None = "0008"
+branch_labels: Any = None
+depends_on: Any = None
+
+_COLUMNS = {
+    "cpu_requested": sa.Float(),
+    "memory_requested_bytes": sa.BigInteger(),
+    "cpu_of_copies": sa.Float(),
+    "memory_of_copies_bytes": sa.BigInteger(),
+}
+
+
+def upgrade() -> None:
+    for name, kind in _COLUMNS.items():
+        op.add_column("inventory_nodes", sa.Column(name, kind, server_default=sa.text("0"), nullable=False))
+
+
+def downgrade() -> None:
+    for name in reversed(_COLUMNS):
+        op.drop_column("inventory_nodes", name)
