@@ -22,6 +22,7 @@ from budcluster.deployment.options import DeploymentConfig
 from budcluster.deployment.planning import pull_secret_name, secret_name
 from budcluster.deployment.records import DeploymentFacts, Records
 from budcluster.deployment.takeover import take_over
+from budcluster.deployment.turns import Turns
 from budcluster.deployment.values import LABEL_DEPLOYMENT, without_surge
 from budcluster.deployment.watching.rollout import Lookout, Target, settled
 from budcluster.durable.execution import Execution
@@ -54,6 +55,7 @@ class ReleaseActivities:
         database: Database,
         journals: Journals,
         locks: ReleaseLocks,
+        turns: Turns,
         settings: DeploymentSettings,
     ) -> None:
         self._records = records
@@ -62,6 +64,7 @@ class ReleaseActivities:
         self._database = database
         self._journals = journals
         self._locks = locks
+        self._turns = turns
         self._settings = settings
         self._namespaces: KeyedLocks[tuple[UUID, str]] = KeyedLocks()
         self._places: KeyedLocks[UUID] = KeyedLocks(at_once=_AT_ONCE)
@@ -74,6 +77,8 @@ class ReleaseActivities:
                 facts = await self._records.facts(payload.subject_id)
                 await self._records.begin(facts.id)
                 revision = await self._records.revision(facts.id, payload.revision, replicas=payload.replicas)
+                # What a start takes would hold up those who asked before it and are not answered yet.
+                await self._turns.after_others(facts.cluster_id)
                 opened = self._access.open(facts.cluster_id, operation=str(payload.operation_id))
                 async with self._places.hold(facts.cluster_id), opened as door:
                     await door.client.read("/version")
