@@ -8,7 +8,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Final, NewType
@@ -20,7 +20,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 
 from budcluster.config import DatabaseSettings
@@ -143,6 +143,14 @@ class Database:
         with _translated():
             async with self._sessions.begin() as session:
                 yield WriteSession(ReadSession(session))
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        """One without transactions, for locks that are held for long. Raises DatabaseUnavailable where none is free."""
+        async with AsyncExitStack() as opened:
+            with _translated():
+                plain = await opened.enter_async_context(self.engine.connect())
+            yield await plain.execution_options(isolation_level="AUTOCOMMIT")
 
     async def ping(self) -> None:
         """Raises DatabaseUnavailable when no query can be answered."""
