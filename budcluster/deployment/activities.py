@@ -75,10 +75,10 @@ class ReleaseActivities:
         async def act(step: StepJournal) -> Nothing:
             with verdicts():
                 facts = await self._records.facts(payload.subject_id)
-                await self._records.begin(facts.id)
-                revision = await self._records.revision(facts.id, payload.revision, replicas=payload.replicas)
                 # What a start takes would hold up those who asked before it and are not answered yet.
                 await self._turns.after_others(facts.cluster_id)
+                await self._records.begin(facts.id)
+                revision = await self._records.revision(facts.id, payload.revision, replicas=payload.replicas)
                 opened = self._access.open(facts.cluster_id, operation=str(payload.operation_id))
                 async with self._places.hold(facts.cluster_id), opened as door:
                     await door.client.read("/version")
