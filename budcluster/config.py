@@ -42,10 +42,10 @@ class _Section(BaseModel):
 class DatabaseSettings(_Section):
     """`DATABASE__*`: the connection pool."""
 
-    pool_size: Annotated[int, Field(ge=2, le=200)] = 10
+    pool_size: Annotated[int, Field(ge=2, le=200)] = 20
     """Connections kept open by one replica. Requests and activities hold one for milliseconds."""
-    pool_overflow: Annotated[int, Field(ge=0, le=200)] = 10
-    """Further connections in a burst."""
+    pool_overflow: Annotated[int, Field(ge=0, le=200)] = 0
+    """Further connections in a burst. They are closed after each use, and a new one costs what ten statements cost."""
     connect_timeout_s: Annotated[float, Field(gt=0, le=60)] = 5.0
     """Seconds for one connection attempt: a dead server must not hold a request longer than a client waits."""
     statement_timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0

@@ -22,6 +22,7 @@ from budcluster.deployment.options import DeploymentConfig
 from budcluster.deployment.planning import pull_secret_name, secret_name
 from budcluster.deployment.records import DeploymentFacts, Records
 from budcluster.deployment.takeover import take_over
+from budcluster.deployment.turns import Turns
 from budcluster.deployment.values import without_surge
 from budcluster.deployment.watching.rollout import Lookout, Target, settled
 from budcluster.durable.execution import Execution
@@ -36,6 +37,8 @@ from budcluster.operations.journal import Journals, StepJournal
 _PLAYBOOK_S: Final = 120.0
 _RESTORED_S: Final = 20.0
 """Long enough for copies that still run to be counted."""
+_AT_ONCE: Final = 8
+"""Steps at work on a cluster: few tools run at a time anyway, and requests come in while hundreds begin."""
 
 
 class Nothing(BaseModel):
@@ -53,6 +56,7 @@ class ReleaseActivities:
         database: Database,
         journals: Journals,
         locks: ReleaseLocks,
+        turns: Turns,
         settings: DeploymentSettings,
     ) -> None:
         self._records = records
@@ -61,8 +65,10 @@ class ReleaseActivities:
         self._database = database
         self._journals = journals
         self._locks = locks
+        self._turns = turns
         self._settings = settings
         self._namespaces: KeyedLocks[tuple[UUID, str]] = KeyedLocks()
+        self._places: KeyedLocks[UUID] = KeyedLocks(at_once=_AT_ONCE)
 
     async def check_plan(self, payload: ReleasePayload, _: Execution) -> None:
         """Reach the cluster, and see that the chart renders with the values."""
@@ -70,12 +76,15 @@ class ReleaseActivities:
         async def act(step: StepJournal) -> Nothing:
             with verdicts():
                 facts = await self._records.facts(payload.subject_id)
+                # What a start takes would hold up those who asked before it and are not answered yet.
+                await self._turns.after_others(facts.cluster_id)
                 await self._records.begin(facts.id)
                 revision = await self._records.revision(facts.id, payload.revision, replicas=payload.replicas)
-                async with self._access.open(facts.cluster_id, operation=str(payload.operation_id)) as door:
+                opened = self._access.open(facts.cluster_id, operation=str(payload.operation_id))
+                async with self._places.hold(facts.cluster_id), opened as door:
                     await door.client.read("/version")
                     step.percent(50)
-                    await door.helm.render(release_of(facts.release, facts.namespace, revision.values))
+                    await door.helm.require_sound(release_of(facts.release, facts.namespace, revision.values))
             return Nothing()
 
         await self._journals.of(payload).run("check_plan", act, gives=Nothing)
@@ -89,8 +98,9 @@ class ReleaseActivities:
                 opened = self._access.open(
                     facts.cluster_id, operation=str(payload.operation_id), on_line=lines_to(step)
                 )
+                place = self._places.hold(facts.cluster_id)
                 # Of many that begin at once, the first makes it and the others find it.
-                async with opened as door, self._namespaces.hold((facts.cluster_id, facts.namespace)):
+                async with place, opened as door, self._namespaces.hold((facts.cluster_id, facts.namespace)):
                     if await _has_namespace(door, facts.namespace):
                         step.percent(99, detail="It is there already")
                         return Nothing()
@@ -188,7 +198,10 @@ class ReleaseActivities:
                 *await self._environment(facts, revision.config, operation),
                 *await self._registry_login(facts, revision.config, operation),
             ]
-            async with self._access.open(facts.cluster_id, operation=operation) as door:
+            if not bodies:
+                return 0
+            opened = self._access.open(facts.cluster_id, operation=operation)
+            async with self._places.hold(facts.cluster_id), opened as door:
                 for body in bodies:
                     await door.client.apply(SECRETS, body, namespace=facts.namespace, force=True)
         return len(bodies)
@@ -208,7 +221,8 @@ class ReleaseActivities:
                 leaving = await self._records.revision(facts.id, payload.revision, replicas=replicas)
                 values = without_surge(values, leaving=leaving.values if is_way_back else None)
             opened = self._access.open(facts.cluster_id, operation=str(payload.operation_id), on_line=lines_to(step))
-            async with opened as door, self._locks.hold(facts.cluster_id, facts.namespace, facts.release):
+            place = self._places.hold(facts.cluster_id)
+            async with place, opened as door, self._locks.hold(facts.cluster_id, facts.namespace, facts.release):
                 wanted = release_of(facts.release, facts.namespace, values)
                 timeout_s = self._settings.helm_timeout_s
                 scales = payload.revision == payload.previous_revision

@@ -31,7 +31,7 @@ def deployment_feature(
     """Everything that long work on deployments needs."""
     records = Records(database, clock)
     locks = ReleaseLocks(database, at_once=settings.kubernetes.max_tools)
-    release = ReleaseActivities(records, access, credentials, database, journals, locks, settings.deployments)
+    release = ReleaseActivities(records, access, credentials, database, journals, locks, turns, settings.deployments)
     serving = ServingActivities(records, access, journals, clock)
     removal = RemovalActivities(records, access, journals, locks, settings.deployments)
     changes = ChangeFollower(clock, admission)

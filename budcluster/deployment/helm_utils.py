@@ -49,10 +49,9 @@ class ReleaseLocks:
 
     @asynccontextmanager
     async def hold(self, cluster_id: UUID, namespace: str, release: str) -> AsyncIterator[None]:
-        """Wait for the lock; it is free again at the end, also when this process dies."""
+        """Wait for the lock; it is free again at the end, also when this process dies. Raises DatabaseUnavailable."""
         key = {"key": f"release:{cluster_id}/{namespace}/{release}"}
-        async with self._slots, self._database.engine.connect() as plain:
-            connection = await plain.execution_options(isolation_level="AUTOCOMMIT")
+        async with self._slots, self._database.connection() as connection:
             # Asked again and again: a statement that waits would run into the statement timeout.
             while not await connection.scalar(_TRY, key):  # noqa: ASYNC110 - others hold it: no event of ours tells
                 await asyncio.sleep(_ASK_AGAIN_S)

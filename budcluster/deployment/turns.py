@@ -26,6 +26,11 @@ class Turns:
         """A turn on a cluster."""
         return self._clusters.hold(cluster_id)
 
+    async def after_others(self, cluster_id: UUID) -> None:
+        """Return once everybody has been decided about who waits on the cluster now."""
+        async with self.on(cluster_id):
+            return
+
     @asynccontextmanager
     async def of(self, deployment_id: UUID) -> AsyncIterator[None]:
         """A turn on a deployment's cluster; at once where there is no such deployment, as whoever comes finds out."""

@@ -8,19 +8,19 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Final, NewType
 
 import orjson
 import structlog
-from sqlalchemy import DateTime, Enum, Integer, MetaData, text
+from sqlalchemy import DateTime, Enum, Integer, MetaData, event, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 
 from budcluster.config import DatabaseSettings
@@ -39,6 +39,10 @@ CONSTRAINT_NAMES: Final = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+
+
+_RENEWED_AFTER_S: Final = 300
+"""Balancers and firewalls forget connections that were silent for longer, and tell nobody."""
 
 
 class Base(DeclarativeBase):
@@ -104,7 +108,9 @@ class Database:
             pool_size=self._settings.pool_size,
             max_overflow=self._settings.pool_overflow,
             pool_timeout=self._settings.connect_timeout_s,
-            pool_pre_ping=True,
+            pool_recycle=_RENEWED_AFTER_S,
+            # The one that was used last: it knows the statements, and what a burst brought may rest.
+            pool_use_lifo=True,
             # Errors go to logs, and parameters are what people sent.
             hide_parameters=True,
             # Written by the standard library, which takes whole numbers of any size; read by the faster one.
@@ -118,13 +124,17 @@ class Database:
                 },
             },
         )
+        event.listen(self.engine.sync_engine, "checkout", _require_open)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        # What only looks needs no transaction around it, which takes two round trips.
+        looking = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._looks = async_sessionmaker(looking, expire_on_commit=False, autoflush=False)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[ReadSession]:
-        """A session to look with; whatever it changed is rolled back. Raises DatabaseUnavailable."""
+        """A session to look with: each statement sees what is committed by then. Raises DatabaseUnavailable."""
         with _translated():
-            async with self._sessions() as session:
+            async with self._looks() as session:
                 yield ReadSession(session)
 
     @asynccontextmanager
@@ -133,6 +143,14 @@ class Database:
         with _translated():
             async with self._sessions.begin() as session:
                 yield WriteSession(ReadSession(session))
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        """One without transactions, for locks that are held for long. Raises DatabaseUnavailable where none is free."""
+        async with AsyncExitStack() as opened:
+            with _translated():
+                plain = await opened.enter_async_context(self.engine.connect())
+            yield await plain.execution_options(isolation_level="AUTOCOMMIT")
 
     async def ping(self) -> None:
         """Raises DatabaseUnavailable when no query can be answered."""
@@ -159,6 +177,12 @@ class Database:
     async def close(self) -> None:
         """Close every pooled connection."""
         await self.engine.dispose()
+
+
+def _require_open(connection: Any, _record: object, _proxy: object) -> None:
+    """Give nobody a connection that the server has closed. The driver knows; a ping takes three round trips."""
+    if connection.driver_connection.is_closed():
+        raise InvalidatePoolError
 
 
 class _translated:  # noqa: N801 - reads as a phrase where it is used

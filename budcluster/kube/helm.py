@@ -4,8 +4,9 @@ pyhelm3 0.5.8 builds the command lines and reads the answers; `helm_command` run
 document on standard input and the kubeconfig as a file in memory: neither is on a command line or on a disk.
 """
 
+import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -186,7 +187,7 @@ class HelmGateway:
         if present is not None and await self._is_as_wanted(release, present, repair):
             return present
         async with self._command(timeout_s) as helm:
-            await helm.install_or_upgrade(
+            made = await helm.install_or_upgrade(
                 release.name,
                 release.chart.name,
                 dict(release.values),
@@ -198,7 +199,7 @@ class HelmGateway:
                 description=repair,
                 force_conflicts=force,
             )
-        revision = await self.get(release.name, release.namespace)
+        revision = _made(release, made)
         log.info("release.applied", release=release.name, namespace=release.namespace, revision=revision.number)
         return revision
 
@@ -272,16 +273,13 @@ class HelmGateway:
 
     async def render(self, release: Release) -> list[dict[str, Any]]:
         """The objects that the release would make. Talks to no cluster. Raises RenderFailed, ChartUnavailable."""
-        async with self._command(_QUICK_S) as helm:
-            objects = await helm.template(
-                release.name,
-                release.chart.name,
-                dict(release.values),
-                namespace=release.namespace,
-                repo=release.chart.repository,
-                version=release.chart.version,
-            )
-            return [found for found in objects if found]
+        documents = await self._template(release)
+        # Read as they are taken, in plain Python: tens of milliseconds.
+        return [found for found in await asyncio.to_thread(list, documents) if found]
+
+    async def require_sound(self, release: Release) -> None:
+        """See that the release renders, and look at nothing of it. Raises RenderFailed, ChartUnavailable."""
+        await self._template(release)
 
     async def roll_back(
         self, name: str, namespace: str, *, to: int | None, timeout_s: float, wait: bool = True, force: bool = False
@@ -302,6 +300,18 @@ class HelmGateway:
         except ReleaseNotFound:
             return
         log.info("release.removed", release=name, namespace=namespace)
+
+    async def _template(self, release: Release) -> Iterable[dict[str, Any] | None]:
+        async with self._command(_QUICK_S) as helm:
+            documents: Iterable[dict[str, Any] | None] = await helm.template(
+                release.name,
+                release.chart.name,
+                dict(release.values),
+                namespace=release.namespace,
+                repo=release.chart.repository,
+                version=release.chart.version,
+            )
+        return documents
 
     async def _is_as_wanted(self, release: Release, present: Revision, repair: str | None) -> bool:
         if present.status is not ReleaseStatus.DEPLOYED or (repair is not None and present.description != repair):
@@ -375,6 +385,21 @@ _PATTERNS: Final[tuple[tuple[str, type[HelmError], str], ...]] = (
     ("is forbidden", ObjectRefused, "the cluster forbids an object of the chart."),
     ("is invalid", ObjectRefused, "the cluster refuses an object of the chart as invalid."),
 )  # fmt: skip
+
+
+def _made(release: Release, answer: Mapping[str, Any]) -> Revision:
+    """The revision that an upgrade tells of."""
+    about, chart = answer["info"], answer["chart"]["metadata"]
+    return Revision(
+        name=release.name,
+        namespace=release.namespace,
+        number=int(answer["version"]),
+        status=ReleaseStatus(about["status"]),
+        chart=f"{chart['name']}-{chart['version']}",
+        description=str(about.get("description", "")),
+        is_ours=True,
+        updated=str(about.get("last_deployed", "")),
+    )
 
 
 def classify(tail: Sequence[str]) -> HelmError:

@@ -38,14 +38,16 @@ from budcluster.kit.redaction import Redactor
 from budcluster.operations.causes import Cause, cause_of
 from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.errors import OperationCancelled, StaleAttempt, Superseded
-from budcluster.operations.ledger import CHANGED, MAX_LINE_CHARACTERS, Ledger
+from budcluster.operations.ledger import CHANGED, HALTED, MAX_LINE_CHARACTERS, Ledger
 from budcluster.operations.models import FINISHED, Operation, OperationStatus, OperationStep, StepStatus
 from budcluster.operations.notices import Notices
 
 log = structlog.get_logger(__name__)
 
 FLUSH_S: Final = 0.4
-_STOP_POLL_S: Final = 2.0
+_STOP_POLL_S: Final = 15.0
+"""Hundreds of steps wait at once, and nearly all hear in time that they have to stop."""
+_UNTOLD_POLL_S: Final = 2.0
 _BUFFERED_LINES: Final = 2_000
 _WRITE_PATIENCE_S: Final = 60.0
 
@@ -98,8 +100,11 @@ class StepJournal:
         """Whether anything waits to be written."""
         return bool(self._lines) or self._is_changed
 
-    async def write_to(self, ledger: Ledger) -> Callable[[], None]:
-        """Write what waits. Call what it gives back once that is committed. Raises Superseded."""
+    async def write_to(self, ledger: Ledger, **values: Any) -> Callable[[], None]:
+        """Write what waits, and these values of the step. Call what it gives back once that is committed.
+
+        Raises Superseded.
+        """
         self.check(ledger.steps[self.name])
         lines = list(self._lines)
         dropped, percent, detail = self._dropped, self._percent, self._detail
@@ -109,7 +114,9 @@ class StepJournal:
         await ledger.append_log(lines)
         step = ledger.steps[self.name]
         if self._is_changed and (percent > step.percent or detail != step.detail):
-            await ledger.change_step(self.name, percent=max(percent, step.percent), detail=detail)
+            values = {"percent": max(percent, step.percent), "detail": detail, **values}
+        if values:
+            await ledger.change_step(self.name, **values)
 
         def written() -> None:
             for line in lines:
@@ -227,7 +234,7 @@ class Journal:
             await asyncio.gather(act, stop, return_exceptions=True)
 
     async def _wait_for_stop(self, step: StepJournal | None) -> Exception:
-        with self._notices.bell(CHANGED, str(self._payload.operation_id)) as bell:
+        with self._notices.bell(HALTED, str(self._payload.operation_id)) as bell:
             while True:
                 raise_if_cancelled()
                 try:
@@ -241,7 +248,7 @@ class Journal:
                 else:
                     if operation.status is OperationStatus.CANCELLING:
                         return OperationCancelled("The operation was cancelled; the step was stopped.")
-                await bell.wait(_STOP_POLL_S)
+                await bell.wait(_STOP_POLL_S if self._notices.is_connected else _UNTOLD_POLL_S)
 
     async def _result_from_elsewhere(self, name: str) -> dict[str, Any]:
         """Wait for what the one who took the step up achieves. The operation's end ends this, too."""
@@ -252,7 +259,7 @@ class Journal:
                     _, row = await self._look(name)
                     if row is not None and row.status is StepStatus.SUCCEEDED:
                         return row.result or {}
-                await bell.wait(_STOP_POLL_S)
+                await bell.wait(_UNTOLD_POLL_S)
 
     async def _look(self, name: str | None) -> tuple[Operation, OperationStep | None]:
         """The operation and a step of it. Raises StaleAttempt when the attempt has ended or was replaced."""
@@ -270,37 +277,47 @@ class Journal:
             return
         if ledger.operation.status is OperationStatus.CANCELLING:
             raise OperationCancelled("The operation was cancelled before this step began.")
-        started_at = row.started_at if row.status is StepStatus.RUNNING else self._clock.now()
-        await ledger.change_step(step.name, status=StepStatus.RUNNING, started_at=started_at, runner=step.runner)
+        is_taken_over = row.status is StepStatus.RUNNING
+        values = {
+            "status": StepStatus.RUNNING,
+            "started_at": row.started_at if is_taken_over else self._clock.now(),
+            "runner": step.runner,
+        }
+        await ledger.change_step(step.name, *((HALTED,) if is_taken_over else ()), **values)
 
     async def _succeed(self, ledger: Ledger, step: StepJournal) -> None:
-        await step.write_to(ledger)
         ends = {"status": StepStatus.SUCCEEDED, "percent": 100, "error": None, "result": step.result}
-        await ledger.change_step(step.name, **ends, finished_at=self._clock.now())
+        await step.write_to(ledger, **ends, finished_at=self._clock.now())
 
     async def _note(self, ledger: Ledger, step: StepJournal, cause: Cause) -> None:
-        await step.write_to(ledger)
-        await ledger.change_step(step.name, error=cause.facts(), detail=cause.detail[:500])
+        await step.write_to(ledger, error=cause.facts(), detail=cause.detail[:500])
 
     @asynccontextmanager
     async def _writing_by_the_way(self, step: StepJournal) -> AsyncIterator[None]:
-        over = asyncio.Event()
+        """What waits at a good end is left to whoever writes of that end."""
+        over, ended_well = asyncio.Event(), False
         writer = asyncio.ensure_future(self._write_until(over, step))
         try:
             yield
+            ended_well = True
         finally:
             over.set()
             await writer
+            if not ended_well:
+                await self._write_news(step)
 
     async def _write_until(self, over: asyncio.Event, step: StepJournal) -> None:
-        is_last = False
-        while not is_last:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(over.wait(), FLUSH_S)
-            is_last = over.is_set()
-            with contextlib.suppress(DatabaseUnavailable, StaleAttempt):
-                if step.has_news:
-                    await self._write(step)
+        while not over.is_set():
+            try:
+                async with asyncio.timeout(FLUSH_S):
+                    await over.wait()
+            except TimeoutError:
+                await self._write_news(step)
+
+    async def _write_news(self, step: StepJournal) -> None:
+        with contextlib.suppress(DatabaseUnavailable, StaleAttempt):
+            if step.has_news:
+                await self._write(step)
 
     async def _write(self, step: StepJournal) -> None:
         async with self._database.writing() as session:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final, Self
 from uuid import UUID
 
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import Text, cast, delete, func, insert, select, text, update
 
 from budcluster.kit.database import WriteSession
 from budcluster.operations.errors import OperationNotFound, StaleAttempt
@@ -29,6 +29,9 @@ CHANGED: Final = "operation_changed"
 """Notification channel: an operation's id, at every commit that changed it."""
 PENDING: Final = "operation_pending"
 """Notification channel: an operation's id, when its workflow waits to be started."""
+HALTED: Final = "operation_halted"
+"""Notification channel: an operation's id, when whoever works on it may have to stop."""
+CHANNELS: Final = (CHANGED, PENDING, HALTED)
 
 MAX_LOG_LINES: Final = 5_000
 MAX_LOG_BYTES: Final = 2 * 1024 * 1024
@@ -63,19 +66,19 @@ class Ledger:
         steps = await session.scalars(ordered, execution_options={"populate_existing": True})
         return cls(session, operation, steps.all())
 
-    async def change(self, **values: Any) -> None:
-        """Change the operation and tell about it."""
+    async def change(self, *channels: str, **values: Any) -> None:
+        """Change the operation and tell about it, on these channels, too."""
         for name, value in values.items():
             setattr(self.operation, name, value)
-        await self._tell(EventType.OPERATION, self._operation_facts())
+        await self._tell(EventType.OPERATION, self._operation_facts(), *channels)
 
-    async def change_step(self, name: str, **values: Any) -> OperationStep:
-        """Change a step, and with it the whole's percent and present step; tell about it."""
+    async def change_step(self, name: str, *channels: str, **values: Any) -> OperationStep:
+        """Change a step, and with it the whole's percent and present step; tell about it, on these channels, too."""
         step = self.steps[name]
         for field, value in values.items():
             setattr(step, field, value)
         self._recount()
-        await self._tell(EventType.STEP, self._step_facts(step))
+        await self._tell(EventType.STEP, self._step_facts(step), *channels)
         return step
 
     async def append_log(self, lines: Sequence[tuple[str, datetime, str]]) -> None:
@@ -105,17 +108,13 @@ class Ledger:
         held = self.operation.claim is Claim.HOLDING
         if status is OperationStatus.SUCCEEDED:
             values["percent"] = 100
-        await self.change(status=status, claim=Claim.NONE, finished_at=now, current_step=None, **values)
+        await self.change(HALTED, status=status, claim=Claim.NONE, finished_at=now, current_step=None, **values)
         if held:
             await self._session.flush()
             await self._pass_claim_on()
 
-    async def announce_pending(self) -> None:
-        """Tell every replica, once committed, that a workflow waits to be started."""
-        await self._notify(PENDING, self.operation.id)
-
     async def _pass_claim_on(self) -> None:
-        promoted = await self._session.scalar(
+        await self._session.execute(
             update(Operation)
             .where(
                 Operation.subject_type == self.operation.subject_type,
@@ -123,11 +122,9 @@ class Ledger:
                 Operation.claim == Claim.WAITING,
             )
             .values(claim=Claim.HOLDING)
-            .returning(Operation.id)
+            .returning(func.pg_notify(PENDING, cast(Operation.id, Text)))
             .execution_options(synchronize_session=False)
         )
-        if promoted is not None:
-            await self._notify(PENDING, promoted)
 
     def _recount(self) -> None:
         steps = list(self.steps.values())
@@ -135,19 +132,16 @@ class Ledger:
         running = [step.name for step in steps if step.status is StepStatus.RUNNING]
         self.operation.current_step = running[-1] if running else None
 
-    async def _tell(self, kind: EventType, data: dict[str, Any]) -> None:
+    async def _tell(self, kind: EventType, data: dict[str, Any], *channels: str) -> None:
         self.operation.sequence += 1
-        self._session.add(
-            OperationEvent(operation_id=self.operation.id, sequence=self.operation.sequence, type=kind, data=data)
-        )
         # One by one: the outbox relies on ids that rise with the sequence.
         await self._session.flush()
-        await self._notify(CHANGED, self.operation.id)
-
-    async def _notify(self, channel: str, operation_id: UUID) -> None:
-        await self._session.execute(
-            text("select pg_notify(:channel, :payload)"), {"channel": channel, "payload": str(operation_id)}
+        operation_id = self.operation.id
+        told = insert(OperationEvent).values(
+            operation_id=operation_id, sequence=self.operation.sequence, type=kind, data=data
         )
+        rung = [func.pg_notify(channel, str(operation_id)) for channel in (CHANGED, *channels)]
+        await self._session.execute(told.returning(*rung))
 
     async def _bound_log(self) -> None:
         kept = min(self.operation.log_number, MAX_LOG_LINES)

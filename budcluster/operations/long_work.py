@@ -22,7 +22,7 @@ from budcluster.kit.database import Database
 from budcluster.operations.activities import OperationActivities
 from budcluster.operations.feeds import Feeds
 from budcluster.operations.journal import Journals
-from budcluster.operations.ledger import CHANGED, PENDING
+from budcluster.operations.ledger import CHANNELS, PENDING
 from budcluster.operations.notices import Notices
 from budcluster.operations.periodic import Job, Scheduler
 from budcluster.operations.publisher import Publisher
@@ -62,7 +62,7 @@ class LongWork:
         self._registry = registry
         self._backend = backend_of(settings)
         self.make_host: Callable[[Backend], WorkflowHost] = _make_host
-        self.notices = Notices(settings.asyncpg_dsn, (CHANGED, PENDING))
+        self.notices = Notices(settings.asyncpg_dsn, CHANNELS)
         self.operations = Operations(clock)
         self.journals = Journals(database, self.notices, clock)
         self.feeds = Feeds(database, self.notices)

@@ -36,7 +36,7 @@ from budcluster.operations.errors import (
     OperationNotRetryable,
 )
 from budcluster.operations.estimates import expected_seconds
-from budcluster.operations.ledger import Ledger
+from budcluster.operations.ledger import HALTED, PENDING, Ledger
 from budcluster.operations.models import (
     FINISHED,
     Claim,
@@ -141,9 +141,7 @@ class Operations:
         ]  # fmt: skip
         session.add_all([operation, *rows])
         ledger = Ledger(session, operation, rows)
-        await ledger.change()
-        if claim is not Claim.WAITING:
-            await ledger.announce_pending()
+        await ledger.change(*(() if claim is Claim.WAITING else (PENDING,)))
         log.info("operation.requested", operation_id=str(operation.id), kind=kind, claim=claim.value)
         return operation
 
@@ -204,10 +202,9 @@ class Operations:
         for step in [step for step in ledger.steps.values() if step.status is not StepStatus.SUCCEEDED]:
             await ledger.change_step(step.name, **_UNTOUCHED)
         await ledger.change(
-            status=OperationStatus.PENDING, claim=claim, attempt=operation.attempt + 1, launched_at=None, error=None,
-            result=None, cancel_requested_at=None, started_at=None, finished_at=None,
+            PENDING, status=OperationStatus.PENDING, claim=claim, attempt=operation.attempt + 1, launched_at=None,
+            error=None, result=None, cancel_requested_at=None, started_at=None, finished_at=None,
         )  # fmt: skip
-        await ledger.announce_pending()
         log.info("operation.retried", operation_id=str(operation.id), attempt=operation.attempt)
         return operation
 
@@ -302,7 +299,7 @@ class Operations:
         return Claim.WAITING
 
     async def _ask_to_end(self, ledger: Ledger) -> None:
-        await ledger.change(status=OperationStatus.CANCELLING, cancel_requested_at=self._clock.now())
+        await ledger.change(HALTED, status=OperationStatus.CANCELLING, cancel_requested_at=self._clock.now())
         log.info("operation.cancel_requested", operation_id=str(ledger.operation.id))
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from budcluster.config import Settings
 from budcluster.deployment import capacity
 from budcluster.deployment.models import Deployment, DeploymentStatus
+from budcluster.deployment.turns import Turns
 from budcluster.deployment.work import DeploymentWork
 from budcluster.kit.database import Database
 from budcluster.operations.models import Claim, Operation, OperationStatus
@@ -43,6 +44,26 @@ async def test_retries_wait_for_their_turn_without_a_connection(settings: Settin
                 assert (await client.get("/deployments")).status_code == 200
             assert not any(retry.done() for retry in retries)
         assert [answer.status_code for answer in await asyncio.gather(*retries)] == [202] * 8
+
+
+async def test_what_begins_lets_those_go_first_who_wait_already(database: Database) -> None:
+    turns, cluster_id = Turns(database), UUID(int=7)
+    order: list[str] = []
+
+    async def ask(name: str) -> None:
+        async with turns.on(cluster_id):
+            order.append(name)
+
+    async def begin() -> None:
+        await turns.after_others(cluster_id)
+        order.append("begun")
+
+    async with asyncio.TaskGroup() as group, turns.on(cluster_id):
+        for work in (ask("first"), ask("second"), begin(), ask("third")):
+            group.create_task(work)
+        await asyncio.sleep(0)
+        order.append("decided")
+    assert order == ["decided", "first", "second", "begun", "third"]
 
 
 async def test_who_waits_too_long_for_another_process_is_told_to_come_again(

@@ -2,9 +2,12 @@
 
 import asyncio
 
+import asyncpg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 
+from budcluster.config import DatabaseSettings
 from budcluster.kit.database import Database, DatabaseBusy, DatabaseFull, DatabaseUnavailable
 
 
@@ -49,3 +52,23 @@ async def test_a_statement_that_takes_too_long_is_told_as_such_and_can_be_waited
             await session.execute(text("do $$ begin raise 'too long' using errcode = 'query_canceled'; end $$"))
     assert isinstance(caught.value, DatabaseUnavailable)
     assert (caught.value.status, caught.value.slug()) == (503, "database-busy")
+
+
+async def test_a_connection_that_the_server_has_closed_is_not_handed_out(database: Database, database_url: str) -> None:
+    async with database.reading() as session:
+        first = await session.scalar(text("select pg_backend_pid()"))
+    admin = await asyncpg.connect(database_url)
+    assert await admin.fetchval("select pg_terminate_backend($1, 5000)", first)
+    await admin.close()
+    async with database.reading() as session:
+        assert await session.scalar(text("select pg_backend_pid()")) != first
+
+
+async def test_locks_that_hold_every_connection_are_an_outage_for_the_next(database_url: str) -> None:
+    url = make_url(database_url).set(drivername="postgresql+asyncpg")
+    few = Database(url, DatabaseSettings(pool_size=2, connect_timeout_s=0.2))
+    async with few.connection(), few.connection():
+        with pytest.raises(DatabaseUnavailable):
+            async with few.connection():
+                raise AssertionError
+    await few.close()

@@ -2,11 +2,14 @@
 
 import asyncio
 
+import pytest
+
 from budcluster.kit.keyed_locks import KeyedLocks
 
 
-async def test_one_task_at_a_time_works_on_a_key_and_others_are_not_held_up() -> None:
-    locks: KeyedLocks[str] = KeyedLocks()
+@pytest.mark.parametrize("at_once", [1, 2])
+async def test_so_many_tasks_at_a_time_work_on_a_key_and_others_are_not_held_up(at_once: int) -> None:
+    locks: KeyedLocks[str] = KeyedLocks(at_once=at_once)
     at_work, most, done = {"a": 0, "b": 0}, {"a": 0, "b": 0}, asyncio.Event()
 
     async def work(key: str) -> None:
@@ -19,5 +22,5 @@ async def test_one_task_at_a_time_works_on_a_key_and_others_are_not_held_up() ->
             at_work[key] -= 1
 
     await asyncio.gather(*(work(key) for key in "aaab"))
-    assert most == {"a": 1, "b": 1}
+    assert most == {"a": at_once, "b": 1}
     assert len(locks._locks) == 0

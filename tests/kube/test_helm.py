@@ -38,6 +38,9 @@ if state is None and verb in ("history", "get"):
 said = state and state.get("description", "")
 row = {{"revision": 1, "status": state and state["status"], "chart": "demo-1.0", "description": said}}
 answers = {{"history": [row], "show": {{"name": "demo", "version": "1.0"}}}}
+about = {{"status": state and state["status"], "description": said}}
+chart = {{"metadata": answers["show"]}}
+answers["upgrade"] = {{"name": "demo", "version": 1, "info": about, "chart": chart}}
 answers["get"] = state and ({{"labels": state["labels"]}} if rest[0] == "metadata" else state["values"])
 print(json.dumps(answers.get(verb, {{}})))
 """
@@ -86,8 +89,9 @@ def tool(tmp_path: Path) -> Helm:
 
 
 async def test_a_missing_release_is_installed_and_marked_as_ours(tool: Helm) -> None:
-    assert (await tool.ensure({"a": 1})).is_ours
-    assert tool.changes == ["upgrade"]
+    made = await tool.ensure({"a": 1})
+    assert (made.is_ours, made.number, made.chart) == (True, 1, "demo-1.0")
+    assert [call["argv"][0] for call in tool.calls] == ["history", "upgrade"]
 
 
 async def test_nothing_is_done_when_nothing_differs(tool: Helm) -> None:

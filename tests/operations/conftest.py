@@ -7,7 +7,7 @@ import pytest
 
 from budcluster.kit.database import Database
 from budcluster.operations.journal import Journals
-from budcluster.operations.ledger import CHANGED, PENDING
+from budcluster.operations.ledger import CHANNELS
 from budcluster.operations.notices import Notices
 from budcluster.operations.services import Operations
 from tests.operations.desk import Desk, EngineTwin, eventually
@@ -15,7 +15,7 @@ from tests.operations.desk import Desk, EngineTwin, eventually
 
 @pytest.fixture
 async def notices(database_url: str) -> AsyncIterator[Notices]:
-    notices = Notices(database_url, (CHANGED, PENDING))
+    notices = Notices(database_url, CHANNELS)
     task = asyncio.create_task(notices.run())
 
     async def connected() -> bool:
