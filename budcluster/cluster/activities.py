@@ -28,7 +28,7 @@ from budcluster.kit.database import Database
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.door import Door
 from budcluster.kube.errors import Forbidden
-from budcluster.kube.helm import CredentialRefused, ObjectRefused
+from budcluster.kube.helm_errors import CredentialRefused, ObjectRefused
 from budcluster.kube.kubeconfig import Kubeconfig
 from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.journal import Journals, StepJournal

@@ -27,7 +27,7 @@ from budcluster.hardware.survey import nvidia_nodes
 from budcluster.kit.database import Database
 from budcluster.kube.door import Door
 from budcluster.kube.errors import Conflict, Forbidden, Rejected
-from budcluster.kube.helm import (
+from budcluster.kube.helm_errors import (
     ChartUnavailable,
     HelmError,
     NotReadyInTime,

@@ -35,7 +35,7 @@ from budcluster.kube.errors import (
     Unauthorized,
     Unreachable,
 )
-from budcluster.kube.helm import ClusterUnreachable, CredentialRefused
+from budcluster.kube.helm_errors import ClusterUnreachable, CredentialRefused
 from budcluster.kube.ownership import SYSTEM_NAMESPACE
 from budcluster.kube.refusals import KubeconfigRefused
 from budcluster.kube.resources import NAMESPACES, SECRETS

@@ -10,7 +10,7 @@ from budcluster.hardware.addons import AddonFailed
 from budcluster.kit.database import DatabaseUnavailable
 from budcluster.kit.errors import DomainError
 from budcluster.kube.errors import AddressRefused, CertificateProblem, Forbidden, Rejected, Unauthorized
-from budcluster.kube.helm import ChartUnavailable, ObjectRefused, OwnedByAnother, RenderFailed
+from budcluster.kube.helm_errors import ChartUnavailable, ObjectRefused, OwnedByAnother, RenderFailed
 from budcluster.kube.playbooks import AnsibleMissing, PlaybookMissing
 from budcluster.kube.refusals import KubeconfigRefused
 from budcluster.provisioning.adoption import VersionRefused

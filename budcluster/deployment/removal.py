@@ -18,7 +18,7 @@ from budcluster.durable.errors import NonRetryableError
 from budcluster.durable.execution import Execution
 from budcluster.kube.door import Door
 from budcluster.kube.errors import CertificateProblem, Unauthorized, Unreachable
-from budcluster.kube.helm import ClusterUnreachable, NotReadyInTime
+from budcluster.kube.helm_errors import ClusterUnreachable, NotReadyInTime
 from budcluster.kube.resources import CLAIMS, DEPLOYMENTS
 from budcluster.operations.journal import Journals, StepJournal
 

@@ -10,7 +10,8 @@ from budcluster.hardware.addons import Addon, AddonFailed, Surroundings
 from budcluster.hardware.models import AddonOwner
 from budcluster.hardware.namespaces import ensure_namespace
 from budcluster.kube.door import Door
-from budcluster.kube.helm import HelmError, NotReadyInTime, Release, ReleaseNotFound
+from budcluster.kube.helm import Release
+from budcluster.kube.helm_errors import HelmError, NotReadyInTime, ReleaseNotFound
 from budcluster.kube.resources import DAEMON_SETS, DEPLOYMENTS, STATEFUL_SETS
 
 _WORKLOADS: Final = (DAEMON_SETS, DEPLOYMENTS, STATEFUL_SETS)

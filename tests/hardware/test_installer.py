@@ -13,7 +13,7 @@ from budcluster.hardware.addons import Platform, Surroundings
 from budcluster.hardware.models import AddonOwner
 from budcluster.hardware.rollout import NotUp
 from budcluster.kube.door import Door, Doors
-from budcluster.kube.helm import PermissionMissing
+from budcluster.kube.helm_errors import PermissionMissing
 from budcluster.kube.kubeconfig import read_kubeconfig
 from budcluster.kube.versions import Version
 from sandbox.kubernetes.cluster import Options

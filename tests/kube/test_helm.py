@@ -9,9 +9,10 @@ import pytest
 
 from budcluster.kit.command import Line
 from budcluster.kit.process import ProcessSlots
-from budcluster.kube import helm
-from budcluster.kube.helm import ChartRef, HelmGateway, OwnedByAnother, Release, classify
+from budcluster.kube import helm_errors as errors
+from budcluster.kube.helm import ChartRef, HelmGateway, Release, Revision
 from budcluster.kube.helm_command import secrets_in
+from budcluster.kube.helm_errors import OwnedByAnother, classify
 from budcluster.kube.kubeconfig import read_kubeconfig
 from tests.kube.certificates import NOW, make_document
 
@@ -78,7 +79,7 @@ class Helm:
         verbs = [call["argv"][0] for call in self.calls]
         return [verb for verb in verbs if verb in {"upgrade", "uninstall", "rollback"}]
 
-    async def ensure(self, values: dict[str, Any], *, repair: str | None = None) -> helm.Revision:
+    async def ensure(self, values: dict[str, Any], *, repair: str | None = None) -> Revision:
         wanted = Release("demo", "apps", ChartRef("demo", "1.0"), values)
         return await self.gateway.ensure(wanted, timeout_s=20, repair=repair)
 
@@ -169,25 +170,31 @@ async def test_releases_are_listed_whole_with_those_whose_removal_was_begun(tool
 @pytest.mark.parametrize(
     ("said", "kind"),
     [
-        ("Error: release: not found", helm.ReleaseNotFound),
-        ("Error: UPGRADE FAILED: another operation (install/upgrade/rollback) is in progress", helm.ReleaseBusy),
-        ("Error: INSTALLATION FAILED: cannot re-use a name that is still in use", helm.ReleaseBusy),
-        ("Error: Kubernetes cluster unreachable: Get https://10.0.0.5", helm.ClusterUnreachable),
+        ("Error: release: not found", errors.ReleaseNotFound),
+        ("Error: UPGRADE FAILED: another operation (install/upgrade/rollback) is in progress", errors.ReleaseBusy),
+        ("Error: INSTALLATION FAILED: cannot re-use a name that is still in use", errors.ReleaseBusy),
+        ("Error: Kubernetes cluster unreachable: Get https://10.0.0.5", errors.ClusterUnreachable),
         (
             "Error: Kubernetes cluster unreachable: the server has asked for the client to provide credentials",
-            helm.CredentialRefused,
+            errors.CredentialRefused,
         ),
-        ("Error: unable to continue with install: invalid ownership metadata", helm.OwnedByAnother),
-        ("Error: execution error at (demo/templates/x.yaml:1:4): no", helm.RenderFailed),
-        ("Error: chart requires kubeVersion: >=1.40 which is incompatible with Kubernetes v1.36", helm.RenderFailed),
-        ("Error: failed to fetch https://charts/demo.tgz : 404", helm.ChartUnavailable),
-        ("Error: context deadline exceeded", helm.NotReadyInTime),
-        ('Error: pods "x" is forbidden: User "budcluster" cannot create resource "pods"', helm.PermissionMissing),
-        ('Error: pods "x" is forbidden: exceeded quota: gpus', helm.ObjectRefused),
-        ("Error: something new", helm.HelmError),
+        ("Error: unable to continue with install: invalid ownership metadata", errors.OwnedByAnother),
+        ("Error: execution error at (demo/templates/x.yaml:1:4): no", errors.RenderFailed),
+        (
+            "Error: chart requires kubeVersion: >=1.40 which is incompatible with Kubernetes v1.36",
+            errors.RenderFailed,
+        ),
+        ("Error: failed to fetch https://charts/demo.tgz : 404", errors.ChartUnavailable),
+        ("Error: context deadline exceeded", errors.NotReadyInTime),
+        (
+            'Error: pods "x" is forbidden: User "budcluster" cannot create resource "pods"',
+            errors.PermissionMissing,
+        ),
+        ('Error: pods "x" is forbidden: exceeded quota: gpus', errors.ObjectRefused),
+        ("Error: something new", errors.HelmError),
     ],
 )
-def test_what_helm_says_becomes_a_fact(said: str, kind: type[helm.HelmError]) -> None:
+def test_what_helm_says_becomes_a_fact(said: str, kind: type[errors.HelmError]) -> None:
     error = classify(["noise", said])
     assert type(error) is kind
     assert said in error.sentence
@@ -202,7 +209,7 @@ def test_why_a_release_is_not_deleted_is_found_between_the_lines_for_developers(
         f'level=DEBUG msg="uninstall: Failed to delete release" error="[{why}]"',
         "Error: failed to delete release: nfd",
     ])  # fmt: skip
-    assert type(error) is helm.PermissionMissing
+    assert type(error) is errors.PermissionMissing
     assert 'cannot delete resource "daemonsets"' in error.sentence
 
 
