@@ -286,7 +286,7 @@ def facts_of(row: Deployment) -> ModelFacts | None:
 
 
 def _facts(document: Mapping[str, Any] | None) -> ModelFacts | None:
-    return ModelFacts(**document) if document else None
+    return ModelFacts.of(document) if document else None
 
 
 def as_facts(fit: Fit) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Asking for long work on deployments: deploy, scale, change, go back, delete. Sessions are the caller's."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -128,7 +128,7 @@ class DeploymentWork:
             helm_release=wanted.release,
             revision=1,
             replicas_desired=wanted.config.replicas,
-            model_facts=asdict(known.facts) if known.facts else None,
+            model_facts=known.facts.document() if known.facts else None,
         )
         await self._add(session, deployment)
         payload = {"revision": 1, "replicas": deployment.replicas_desired, "force": force}

@@ -61,6 +61,7 @@ def test_what_takes_or_saves_memory_that_nobody_counts_leaves_the_answer_open(
     [
         (VLLM, ["--enforce-eager", "--enable-prefix-caching", "--no-enable-lora", "--no-async-scheduling"]),
         (VLLM, ["--gpu-memory-utilization", "0.8", "--max-num-batched-tokens", "16384", "--seed", "1"]),
+        (VLLM, ["--max-num-batched-tokens", "16k"]),
         (SGLANG, ["--disable-cuda-graph", "--mem-fraction-static=0.8", "--chunked-prefill-size", "4096"]),
         (TRTLLM, ["--max_num_tokens", "16384", "--enable_chunked_prefill"]),
     ],
@@ -78,6 +79,7 @@ def test_a_batch_sequences_and_wide_numbers_are_counted() -> None:
     usual = _fit().needed_mib or 0
     for more in (
         _fit("--max-num-batched-tokens", "65536"),
+        _fit("--max-num-batched-tokens=65.5k"),
         _fit("--no-enable-chunked-prefill", max_model_len=60_000, kv_cache_dtype="fp8"),
         _fit("--chunked-prefill-size", "-1", runtime=SGLANG, max_model_len=60_000),
         _fit(max_num_seqs=4096),

@@ -92,3 +92,26 @@ def test_the_last_word_about_the_memory_counts() -> None:
     assert RUNTIMES[RuntimeType.SGLANG].budget(["--mem-fraction-static", "0.7"]).static == 0.7
     fraction = ["--kv_cache_free_gpu_memory_fraction", "0.6"]
     assert RUNTIMES[RuntimeType.TENSORRT_LLM].budget(fraction).of_the_rest == 0.6
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"), [("16384", 16_384), ("16k", 16_000), ("16K", 16_384), ("25.6k", 25_600), ("1M", 2**20)]
+)
+def test_numbers_of_tokens_are_read_as_vllm_reads_them(text: str, tokens: int) -> None:
+    assert RUNTIMES[RuntimeType.VLLM].budget(["--max-num-batched-tokens", text]).batch_tokens == tokens
+
+
+@pytest.mark.parametrize(
+    ("runtime", "flag", "text"),
+    [
+        (RuntimeType.VLLM, "--max-num-batched-tokens", "-1"),
+        (RuntimeType.VLLM, "--max-num-batched-tokens", "k"),
+        (RuntimeType.VLLM, "--max-num-batched-tokens", "1.5"),
+        (RuntimeType.SGLANG, "--chunked-prefill-size", "16k"),
+        (RuntimeType.SGLANG, "--chunked-prefill-size", "-2"),
+        (RuntimeType.TENSORRT_LLM, "--max_num_tokens", "-1"),
+    ],
+)
+def test_a_number_of_tokens_that_the_runtime_cannot_read_is_refused(runtime: RuntimeType, flag: str, text: str) -> None:
+    with pytest.raises(FlagRefused, match=f"{flag} takes a whole number"):
+        RUNTIMES[runtime].budget([flag, text])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from budcluster.deployment.fitting.model_facts import UnusableConfig, read_config
+from budcluster.deployment.fitting.model_facts import ModelFacts, UnusableConfig, read_config
 
 SMALL: dict[str, Any] = {"num_hidden_layers": 28, "hidden_size": 1024, "num_attention_heads": 16}
 
@@ -32,3 +32,11 @@ def test_what_is_no_number_is_as_if_it_were_absent(value: object) -> None:
 def test_an_odd_quantization_is_what_its_method_says(groups: object) -> None:
     config = {"quant_method": "compressed-tensors", "config_groups": groups}
     assert read_config({**SMALL, "quantization_config": config}).quantization == "compressed-tensors"
+
+
+def test_what_is_kept_of_a_model_can_be_read_by_versions_that_know_less_or_more() -> None:
+    facts = read_config(SMALL)
+    kept = facts.document()
+    assert kept.keys().isdisjoint({"sliding_layers", "has_more_parts", "experts"})
+    assert ModelFacts.of(kept) == facts
+    assert ModelFacts.of({**kept, "known_to_a_later_version": 1}) == facts

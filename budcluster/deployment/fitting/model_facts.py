@@ -4,8 +4,8 @@ Field names are those of Hugging Face transformers 5; multimodal models keep the
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, fields
+from typing import Any, Final, Self
 
 _MOST: Final[dict[str, int]] = {
     "num_hidden_layers": 2_000, "n_layer": 2_000, "first_k_dense_replace": 2_000,
@@ -59,6 +59,16 @@ class ModelFacts:
     """Tokens; 0 where no layer slides."""
     has_more_parts: bool = False
     """Whether it has parts beside the decoder, as for pictures: their size is known only in that sum."""
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        """From its row, which a newer version may have written that knows more."""
+        known = {one.name for one in fields(cls)}
+        return cls(**{name: value for name, value in document.items() if name in known})
+
+    def document(self) -> dict[str, Any]:
+        """For its row: what differs from the defaults, so that a version that knows less can read most of them."""
+        return {one.name: value for one in fields(self) if (value := getattr(self, one.name)) != one.default}
 
     def bytes_per_weight(self, quantization: str | None) -> float:
         """Of the weights as loaded; unknown formats count as two bytes, which errs on the safe side."""

@@ -13,9 +13,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
+_NO_UNITS: Final[Mapping[str, int]] = MappingProxyType({})
 MAX_ARGS: Final = 64
 MAX_LENGTH: Final = 1024
 
@@ -161,11 +164,14 @@ def fraction_of(args: Sequence[str], *names: str) -> float | None:
     return fraction
 
 
-def count_of(args: Sequence[str], *names: str) -> int | None:
-    """The same for a flag that takes a whole number. Raises FlagRefused."""
+def count_of(args: Sequence[str], *names: str, units: Mapping[str, int] = _NO_UNITS) -> int | None:
+    """The same for a flag that takes a number of things, with one of these units behind it. Raises FlagRefused."""
     text = value_of(args, *names)
     if text is None:
         return None
-    if not re.fullmatch(r"-1|[0-9]{1,9}", text):
-        raise FlagRefused(f"{names[0]} takes a whole number")
-    return int(text)
+    unit = units.get(text[-1:])
+    number = text if unit is None else text[:-1]
+    if not re.fullmatch(r"[0-9]{1,9}" if unit is None else r"[0-9]{1,9}(\.[0-9]{1,9})?", number):
+        or_units = f", or one with a unit behind it: {', '.join(units)}" if units else ""
+        raise FlagRefused(f"{names[0]} takes a whole number{or_units}")
+    return int(Decimal(number) * (unit or 1))

@@ -23,6 +23,7 @@ from budcluster.deployment.runtimes.flags import (
     named,
     spelled_out,
     starting,
+    value_of,
 )
 from budcluster.deployment.runtimes.launch import (
     Hardware,
@@ -188,9 +189,11 @@ def _launch(request: LaunchRequest) -> Launch:
 
 def _budget(args: Sequence[str]) -> Budget:
     fraction = fraction_of(args, "--mem-fraction-static")
-    batch = count_of(args, "--chunked-prefill-size")
+    name = "--chunked-prefill-size"
+    is_unchunked = value_of(args, name) == "-1"
+    batch = 0 if is_unchunked else count_of(args, name)
     budget = Budget() if fraction is None else Budget(static=fraction)
-    return budget if batch is None else replace(budget, batch_tokens=max(0, batch))
+    return budget if batch is None else replace(budget, batch_tokens=batch)
 
 
 RUNTIME: Final = Runtime(

@@ -43,6 +43,8 @@ _IMAGES: Final = {
     Hardware.CPU: "vllm/vllm-openai-cpu:v0.33.0-x86_64",
 }
 _PORT: Final = 8000
+_UNITS: Final = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
+"""Behind numbers of tokens (engine/arg_utils.py, `human_readable_int`)."""
 _QUIET_SINCE: Final = (0, 16, 0)
 _DRAINS_SINCE: Final = (0, 18, 0)
 _KNOWN: Final = known_flags("vllm-0.33.0")
@@ -198,7 +200,7 @@ def _security(hardware: Hardware) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _budget(args: Sequence[str]) -> Budget:
     fraction = fraction_of(args, "--gpu-memory-utilization", "--device-memory-utilization")
-    batch = count_of(args, "--max-num-batched-tokens")
+    batch = count_of(args, "--max-num-batched-tokens", units=_UNITS)
     if batch is None and "--no-enable-chunked-prefill" in args:
         batch = 0
     budget = Budget(slides="--disable-hybrid-kv-cache-manager" not in args)
