@@ -5,7 +5,7 @@ us any more, is no fault of an add-on's: that is raised, and tried again by the 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -39,6 +39,7 @@ from budcluster.kube.playbooks import AnsibleMissing, PlaybookError, PlaybookMis
 from budcluster.kube.versions import Version
 from budcluster.operations.contracts import OperationPayload
 from budcluster.operations.journal import Journals, StepJournal
+from budcluster.operations.models import OperationStep, StepStatus
 from budcluster.provisioning.adoption import ManagedElsewhere, require_unclaimed
 
 _FINAL: Final = (
@@ -46,6 +47,8 @@ _FINAL: Final = (
     PlaybookMissing, PlaybookTimedOut, Rejected, RenderFailed,
 )  # fmt: skip
 """Trying again at once is useless, or has taken its time already."""
+_SETTLED: Final = ("addon-failed", "sharing-refused")
+"""Types of errors of steps that have done what can be done about them."""
 _HICCUPS: Final = (HelmError, PlaybookError, Conflict)
 """Worth trying again, unless final."""
 _PAUSES_S: Final = (2.0, 4.0, 8.0, 16.0)
@@ -85,13 +88,24 @@ class AddonSteps:
 
         await journal.run(name, act, gives=Outcome)
 
-    async def undo(self, payload: OperationPayload, name: str, work: Work) -> None:
-        """Take back what a step may have done; not in a cluster that is being deleted, or that installs nothing."""
-        cluster = await self._cluster(payload.subject_id)
-        if cluster.status is ClusterStatus.DELETING or not ClusterOptions.of(cluster).manage_addons:
+    async def undo(self, payload: OperationPayload, name: str, work: Work, *, of: Sequence[str]) -> None:
+        """Take back what the steps `of` may have done together, told under the step `name`.
+
+        Nothing is done where none of them began, where one was refused or has failed for good, which puts back what it
+        did by itself, and in a cluster that is being deleted or installs nothing.
+        """
+        cluster, journal = await self._cluster(payload.subject_id), self._journals.of(payload)
+        rows = await journal.rows(*of)
+        is_settled = all(row.started_at is None for row in rows) or any(map(_has_settled, rows))
+        if is_settled or cluster.status is ClusterStatus.DELETING or not ClusterOptions.of(cluster).manage_addons:
             return
-        async with self._journals.of(payload).undoing(name) as step:
-            if said := await self._at_work(payload, cluster, step, work):
+        async with journal.undoing(name) as step:
+            with verdicts():
+                try:
+                    said = await self._at_work(payload, cluster, step, work)
+                except _FINAL as error:
+                    raise AddonFailed(str(error)) from error
+            if said:
                 step.log(said)
 
     async def _at_work(self, payload: OperationPayload, cluster: Cluster, step: StepJournal, work: Work) -> str:
@@ -184,6 +198,10 @@ class AddonSteps:
         if cluster is None:
             raise ClusterNotFound(cluster_id)
         return cluster
+
+
+def _has_settled(row: OperationStep) -> bool:
+    return row.status is not StepStatus.SUCCEEDED and (row.error or {}).get("type") in _SETTLED
 
 
 async def _require_claim(door: Door, cluster_id: UUID) -> None:

@@ -70,7 +70,7 @@ class SharingActivities:
             former = _former(payload.options_before, about)
             return await self._put_back(payload.subject_id, door, step, about, former, force=payload.force)
 
-        await self._steps.undo(payload, "install_gpu_operator", work)
+        await self._steps.undo(payload, "install_gpu_operator", work, of=("install_gpu_operator", "install_hami"))
 
     def _bringing_operator(self, cluster_id: UUID, *, force: bool, strict: bool) -> Work:
         async def work(door: Door, about: Surroundings, step: StepJournal) -> str:
@@ -179,7 +179,8 @@ class SharingActivities:
         """Hand out GPUs as before a change that came to nothing, or whole where that is unknown; what was done.
 
         Safe to repeat. Where others hand out GPUs, nothing is done, and GPUs that pods were given meanwhile are not
-        taken from them, unless forced. Where nobody hands them out, pods lose nothing by it.
+        taken from them, unless forced. Where nobody hands them out, pods lose nothing by it. Raises SharingRefused and
+        AddonFailed where it is not as before.
         """
         seen = await self._look(door)
         way = former or _whole(about)
@@ -187,8 +188,10 @@ class SharingActivities:
         choice = sharing.choose(way.sharing, seen, force=force or is_idle)
         if choice.server is Server.OTHERS:
             return ""
+        if choice.refused and former:
+            raise SharingRefused(f"It is not as before: {choice.said}")
         if choice.refused:
-            return f"It is not as before: {choice.said}" if former else ""
+            return ""
         if choice.server is Server.HAMI:
             return await self._bring_hami_back(cluster_id, door, way, step, seen)
         if former is None:
@@ -211,7 +214,8 @@ class SharingActivities:
         try:
             await self._bring_hami(cluster_id, door, way, step)
         except AddonFailed as error:  # perhaps it did not work before, either
-            return f"{error} {await self._do_without_hami(cluster_id, door, _whole(way), force=True)}"
+            said = await self._do_without_hami(cluster_id, door, _whole(way), force=True)
+            raise AddonFailed(f"It is not as before: {error} {said}") from error
         return "It is as before: GPUs are shared by HAMi."
 
     async def _remove_hami(self, cluster_id: UUID, door: Door) -> None:

@@ -54,10 +54,9 @@ def detect_hardware(ctx: Context, payload: OperationPayload) -> Steps[None]:
 
 def share_gpus(ctx: Context, payload: SharingPayload) -> Steps[None]:
     """Change how GPUs are handed out."""
-    if ctx.is_patched("put_sharing_back"):
-        steps = SHARE_STEPS
-    else:
-        steps = _SHARE_STEPS_WITHOUT_UNDO if ctx.is_patched("align_gpu_operator") else _SHARE_STEPS_BEFORE
+    # The older one first, and always: a replica of the version before asks only that.
+    before = _SHARE_STEPS_WITHOUT_UNDO if ctx.is_patched("align_gpu_operator") else _SHARE_STEPS_BEFORE
+    steps = SHARE_STEPS if ctx.is_patched("put_sharing_back") else before
     yield from run_steps(ctx, payload, steps)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from contextlib import nullcontext
 from typing import Any, Final
 from uuid import UUID
 
@@ -81,10 +82,12 @@ class ReleaseActivities:
                 await self._records.begin(facts.id)
                 revision = await self._records.revision(facts.id, payload.revision, replicas=payload.replicas)
                 opened = self._access.open(facts.cluster_id, operation=str(payload.operation_id))
-                async with self._places.hold(facts.cluster_id), opened as door:
+                async with opened as door:
+                    # Before a place is taken: where the cluster is away, nobody waits for those who find that out.
                     await door.client.read("/version")
                     step.percent(50)
-                    await door.helm.require_sound(release_of(facts.release, facts.namespace, revision.values))
+                    async with self._places.hold(facts.cluster_id):
+                        await door.helm.require_sound(release_of(facts.release, facts.namespace, revision.values))
             return Nothing()
 
         await self._journals.of(payload).run("check_plan", act, gives=Nothing)
@@ -200,8 +203,7 @@ class ReleaseActivities:
             ]
             if not bodies:
                 return 0
-            opened = self._access.open(facts.cluster_id, operation=operation)
-            async with self._places.hold(facts.cluster_id), opened as door:
+            async with self._access.open(facts.cluster_id, operation=operation) as door:
                 for body in bodies:
                     await door.client.apply(SECRETS, body, namespace=facts.namespace, force=True)
         return len(bodies)
@@ -221,7 +223,7 @@ class ReleaseActivities:
                 leaving = await self._records.revision(facts.id, payload.revision, replicas=replicas)
                 values = without_surge(values, leaving=leaving.values if is_way_back else None)
             opened = self._access.open(facts.cluster_id, operation=str(payload.operation_id), on_line=lines_to(step))
-            place = self._places.hold(facts.cluster_id)
+            place = nullcontext() if is_way_back else self._places.hold(facts.cluster_id)
             async with place, opened as door, self._locks.hold(facts.cluster_id, facts.namespace, facts.release):
                 wanted = release_of(facts.release, facts.namespace, values)
                 timeout_s = self._settings.helm_timeout_s

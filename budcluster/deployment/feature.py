@@ -30,7 +30,8 @@ def deployment_feature(
 ) -> Feature:
     """Everything that long work on deployments needs."""
     records = Records(database, clock)
-    locks = ReleaseLocks(database, at_once=settings.kubernetes.max_tools)
+    # Each takes a connection, and whoever holds one asks for another now and then.
+    locks = ReleaseLocks(database, at_once=min(settings.kubernetes.max_tools, settings.database.pool_size // 2))
     release = ReleaseActivities(records, access, credentials, database, journals, locks, turns, settings.deployments)
     serving = ServingActivities(records, access, journals, clock)
     removal = RemovalActivities(records, access, journals, locks, settings.deployments)

@@ -86,8 +86,9 @@ def _tell(event: dict[str, Any]) -> bool:
 def _message(result: dict[str, Any]) -> str:
     if "censored" in result:
         return "the task failed, and its output is not shown because it may hold secrets."
-    parts = (result.get("msg"), result.get("stderr"))
-    return " ".join(str(part).strip() for part in parts if part)[:_MAX_MESSAGE] or "it failed without saying why."
+    # A lookup that fails adds where in Ansible it did.
+    parts = (str(result.get("msg") or "").partition("Original traceback:")[0], str(result.get("stderr") or ""))
+    return " ".join(part.strip() for part in parts if part)[:_MAX_MESSAGE] or "it failed without saying why."
 
 
 def _say(**event: Any) -> None:

@@ -21,7 +21,7 @@ here is stopped, nothing of it is written any more, and `run` gives what the oth
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -29,6 +29,7 @@ from uuid import uuid4
 
 import structlog
 from pydantic import BaseModel
+from sqlalchemy import select
 
 from budcluster.durable.errors import NonRetryableError
 from budcluster.kit.cancellation import raise_if_cancelled
@@ -199,6 +200,12 @@ class Journal:
                 yield step
             if step.has_news:
                 await self._patiently(step.write_to)
+
+    async def rows(self, *names: str) -> Sequence[OperationStep]:
+        """What is written down of these steps."""
+        mine = OperationStep.operation_id == self._payload.operation_id
+        async with self._database.reading() as session:
+            return (await session.scalars(select(OperationStep).where(mine, OperationStep.name.in_(names)))).all()
 
     async def skip(self, name: str, why: str) -> None:
         """Mark a step as not needed."""
