@@ -164,6 +164,12 @@ async def test_what_somebody_else_made_by_a_name_of_ours_is_neither_rewritten_no
             await client.create(ROLE_BINDINGS, {"metadata": {"name": NARROW}, **to_viewers("Role")}, **of_models),
             await client.get(NAMESPACES, SYSTEM_NAMESPACE),
         ]
+        away = Fault("unavailable", resources=("clusterrolebindings",), times=1)
+        bare_cluster.call(lambda: bare_cluster.cluster.faults.add(away))
+        with pytest.raises(TaskFailed, match="See which of our names") as failed:
+            await prepare(door, manage_addons=True)
+        assert "503" in str(failed.value)
+        assert "Traceback" not in str(failed.value)
         with pytest.raises(NamesTaken, match=f"^Namespace {SYSTEM_NAMESPACE}, ClusterRoleBinding {ACCOUNT} was not"):
             await prepare(door, manage_addons=True)
         with pytest.raises(NamesTaken, match=f"^Namespace {SYSTEM_NAMESPACE}, RoleBinding {NARROW} in {MODELS} "):
