@@ -26,7 +26,7 @@ from budcluster.cluster.models import Cluster, ClusterOrigin, ClusterProvider, C
 from budcluster.deployment.models import Deployment
 from budcluster.deployment.schemas import DeploymentRequest
 from budcluster.deployment.work import DeploymentWork
-from budcluster.hardware.inventory_store import Batch, InventoryStore, SeenPod, Standing, seen_node
+from budcluster.hardware.inventory_store import Batch, InventoryStore, Load, SeenPod, Standing, seen_node
 from budcluster.hardware.reading.trimming import digest_of, trim_node, trim_pod
 from budcluster.kit.database import Database
 from budcluster.migrations import migrate
@@ -94,7 +94,10 @@ class _Lot:
             )  # fmt: skip
         await self._store.take()
         made = [node(number) for number in range(self._nodes)]
-        await self._write(Batch(nodes={one["metadata"]["name"]: seen_node(one, trim_node(one)) for one in made}))
+        nodes = {one["metadata"]["name"]: seen_node(one, trim_node(one)) for one in made}
+        # As in a real cluster, pods without GPUs ask something else of each node.
+        loads = {name: Load(number % 7 / 4, number % 11 * 2**28) for number, name in enumerate(nodes)}
+        await self._write(Batch(nodes=nodes, loads=loads))
 
     async def fill(self, deployments: int) -> None:
         """Until there are so many; every other one gets a pod."""

@@ -1,8 +1,9 @@
-"""what pods without GPUs ask of each node"""
+"""what pods without GPUs ask of each node; null until somebody has looked"""
 
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from alembic import op
 
@@ -14,14 +15,13 @@ depends_on: Any = None
 _COLUMNS = {
     "cpu_requested": sa.Float(),
     "memory_requested_bytes": sa.BigInteger(),
-    "cpu_of_copies": sa.Float(),
-    "memory_of_copies_bytes": sa.BigInteger(),
+    "copies": postgresql.JSONB(),
 }
 
 
 def upgrade() -> None:
     for name, kind in _COLUMNS.items():
-        op.add_column("inventory_nodes", sa.Column(name, kind, server_default=sa.text("0"), nullable=False))
+        op.add_column("inventory_nodes", sa.Column(name, kind))
 
 
 def downgrade() -> None:

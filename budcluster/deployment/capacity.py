@@ -74,9 +74,11 @@ class Prospect:
     """When they are gone."""
     waiting: tuple[Demand, ...] = ()
     """Of others, still to be placed in either."""
-    without_gpus: tuple[ProcessorDemand, ...] = ()
-    """Of others: all of them, whether they stand or not."""
+    without_gpus: Mapping[str, ProcessorDemand] = field(default_factory=dict)
+    """Of others, by their ids: all copies, whether they stand or not."""
+    own_id: str | None = None
     asked: Asked | None = None
+    inventory: Inventory = field(default_factory=Inventory)
 
     @property
     def own_rooms(self) -> list[Room]:
@@ -88,13 +90,16 @@ class Prospect:
         """Whether there is room for the demand's replicas, once its own copies are gone or beside them."""
         if isinstance(demand, Demand):
             return check_fit(demand, self.freed if freed else self.beside, waiting=self.waiting)
+        # A copy that nobody was promised, as one of a deployment that is being deleted, counts where it stands.
+        promised = {*self.without_gpus, *([self.own_id] if self.own_id and freed else [])}
+        by_node = {name: node.asked(but=promised) for name, node in self.inventory.nodes.items()}
         return check_processors(
             demand,
             self.site.nodes,
             kept=self.site.kept,
             asked=None if freed else self.asked,
-            by_node=self.site.asked,
-            waiting=self.without_gpus,
+            by_node={name: asked for name, asked in by_node.items() if asked is not None},
+            waiting=self.without_gpus.values(),
         )
 
 
@@ -119,8 +124,10 @@ class Capacity:
             beside=beside,
             freed=tuple(promised.rooms(seen, without=mine)) if mine else beside,
             waiting=tuple(promised.waiting),
-            without_gpus=tuple(promised.without_gpus),
+            without_gpus=promised.without_gpus,
+            own_id=str(own.id) if own else None,
             asked=seen.asked,
+            inventory=seen.inventory,
         )
 
     async def _look(self, session: ReadSession, cluster_id: UUID) -> Seen:
@@ -136,10 +143,7 @@ class Capacity:
         kept = frozenset(name for name, node in inventory.nodes.items() if node.is_kept)
         rooms = [room for node in known for room in node.rooms]
         return Seen(
-            site=replace(
-                _site([node.profile for node in known], rooms, kept, state.addons),
-                asked={name: node.asked for name, node in inventory.nodes.items()},
-            ),
+            site=_site([node.profile for node in known], rooms, kept, state.addons),
             asked=Asked(state.cpu_requested, state.memory_requested_bytes),
             copies=_copies(inventory.pods, self._namespace),
             inventory=inventory,
@@ -193,7 +197,7 @@ async def _promised(session: ReadSession, cluster_id: UUID, seen: Seen, *, but: 
         if row.former_revision is not None:
             former = _demand(seen.site, row.former_config, row.former_limits, row.runtime, row.facts)
             ends.append(End(former, row.former_replicas, is_other=is_other))
-        promised.add(ends, seen.copies.get(row.helm_release, ()), seen.site.rooms)
+        promised.add(str(row.id), ends, seen.copies.get(row.helm_release, ()), seen.site.rooms)
     return promised
 
 
@@ -218,6 +222,7 @@ def _make_promises() -> Select[Any]:
     limits = ("resources", "limits")
     return (
         select(
+            Deployment.id,
             Deployment.helm_release,
             Deployment.runtime,
             Deployment.revision,

@@ -6,8 +6,8 @@ each holds at one moment, whatever changes meanwhile.
 
 import asyncio
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
@@ -57,22 +57,28 @@ class KnownNode:
     document: str
     feature: str | None
     pods: tuple[Holder, ...]
-    load: Load
-    """What its other pods ask for."""
+    load: Load | None
+    """What its other pods ask for; None where nobody has looked yet."""
     profile: NodeProfile
     rooms: tuple[Room, ...]
     is_kept: bool
     """Whether it has GPUs, and a taint keeps it for pods that ask for them."""
 
-    def with_pods(self, pods: Iterable[Holder], *, load: Load | None = None) -> "KnownNode":
-        """The same node, if these were its pods, and the others asked for this."""
-        return _node(self.key, self.document, self.feature, tuple(pods), load or self.load)
+    def with_pods(self, pods: Iterable[Holder]) -> "KnownNode":
+        """The same node, if these were its pods with devices."""
+        return _node(self.key, self.document, self.feature, tuple(pods), self.load)
 
-    @property
-    def asked(self) -> Asked:
-        """What its pods ask of it, but for copies of deployments without GPUs: nobody knows which of these stand."""
-        asked, load = _asked(self.pods, self.load), self.load
-        return Asked(asked.cores - load.copies_cpu, asked.memory_bytes - load.copies_memory)
+    def with_load(self, load: Load | None) -> "KnownNode":
+        """The same node, if its other pods asked for this."""
+        return replace(self, load=load, rooms=_rooms(self.profile, self.pods, load))
+
+    def asked(self, *, but: Collection[str]) -> Asked | None:
+        """What its pods ask of it, but for copies without GPUs of these deployments; None where nobody knows."""
+        asked = _asked(self.pods, self.load)
+        if asked is None or self.load is None:
+            return None
+        out = [amounts for deployment, amounts in self.load.copies.items() if deployment in but]
+        return Asked(asked.cores - sum(cpu for cpu, _ in out), asked.memory_bytes - sum(memory for _, memory in out))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,28 +125,42 @@ async def _nodes(
         by_node[pod.node].append(pod)
     found, read = {}, 0
     rows = await session.execute(_NODES, {"cluster_id": cluster_id, "known": list(by_key)})
-    for name, key, document, feature, *loads in rows.all():
-        its, load = tuple(by_node.get(name, ())), Load(*loads)
+    for name, key, document, feature, *amounts in rows.all():
+        its, load = tuple(by_node.get(name, ())), _load(*amounts)
         node = by_key.get(key)
-        if node is None or (node.pods, node.load) != (its, load):
-            node = node.with_pods(its, load=load) if node else _node(key, document, feature, its, load)
-            read += 1
-            if read % _TURN == 0:
-                await asyncio.sleep(0)
+        if node is None or node.pods != its:
+            node = node.with_pods(its) if node else _node(key, document, feature, its, load)
+        if node.load != load:
+            node = node.with_load(load)
         found[name] = node
+        read += node is not by_key.get(key)
+        if read == _TURN:
+            read = 0
+            await asyncio.sleep(0)
     return found
 
 
-def _node(key: str, document: str, feature: str | None, pods: tuple[Holder, ...], load: Load) -> KnownNode:
+def _node(key: str, document: str, feature: str | None, pods: tuple[Holder, ...], load: Load | None) -> KnownNode:
     node = orjson.loads(document)
     profile = read_node(node, feature=orjson.loads(feature) if feature else None, pods=[pod.request for pod in pods])
     taints = (node.get("spec") or {}).get("taints") or ()
     is_kept = bool(profile.gpus) and any(taint.get("effect") in _CLOSING for taint in taints)
-    rooms = tuple(rooms_of([profile], asked=_asked(pods, load)))
-    return KnownNode(key, document, feature, pods, load, profile, rooms, is_kept)
+    return KnownNode(key, document, feature, pods, load, profile, _rooms(profile, pods, load), is_kept)
 
 
-def _asked(pods: Iterable[Holder], load: Load) -> Asked:
+def _rooms(profile: NodeProfile, pods: Iterable[Holder], load: Load | None) -> tuple[Room, ...]:
+    return tuple(rooms_of([profile], asked=_asked(pods, load)))
+
+
+def _load(cpu: float | None, memory: int | None, copies: str | None) -> Load | None:
+    if cpu is None or memory is None or copies is None:
+        return None
+    return Load(cpu, memory, {deployment: (cores, size) for deployment, (cores, size) in orjson.loads(copies).items()})
+
+
+def _asked(pods: Iterable[Holder], load: Load | None) -> Asked | None:
+    if load is None:
+        return None
     resources = [pod.request.resources for pod in pods]
     return Asked(
         load.cpu + sum(asked.get("cpu", 0) for asked in resources),
@@ -158,14 +178,14 @@ _PODS: Final = text("""
 """)
 _NODES: Final = text("""
     with node as materialized (
-        select name, document, feature, cpu_requested, memory_requested_bytes, cpu_of_copies, memory_of_copies_bytes,
+        select name, document, feature, cpu_requested, memory_requested_bytes, copies,
                concat_ws(' ', name, encode(digest, 'hex'), encode(sha256(convert_to(feature::text, 'UTF8')), 'hex'))
                as key
         from inventory_nodes where cluster_id = :cluster_id
     )
     select name, key, case when known.key is null then cast(document as text) end,
            case when known.key is null then cast(feature as text) end,
-           cpu_requested, memory_requested_bytes, cpu_of_copies, memory_of_copies_bytes
+           cpu_requested, memory_requested_bytes, cast(copies as text)
     from node left join (select distinct unnest(cast(:known as text[])) as key) as known using (key)
     order by name
 """)

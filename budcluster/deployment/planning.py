@@ -10,7 +10,7 @@ from uuid import UUID
 from budcluster.deployment.errors import ConfigNotUsable
 from budcluster.deployment.fitting.demands import AnyDemand, Demand, ProcessorDemand
 from budcluster.deployment.fitting.model_facts import ModelFacts
-from budcluster.deployment.fitting.rooms import Asked, Room, Share
+from budcluster.deployment.fitting.rooms import Room, Share
 from budcluster.deployment.fitting.sizing import (
     CORES_WITHOUT_GPU,
     Budget,
@@ -50,8 +50,6 @@ class Site:
     nodes: tuple[NodeProfile, ...] = ()
     kept: frozenset[str] = frozenset()
     """Nodes that take only pods with GPUs."""
-    asked: Mapping[str, Asked] | None = None
-    """What pods ask of each node, but for copies without GPUs; None while that is not known."""
     has_pod_monitors: bool = False
     runtime_class: str = ""
 

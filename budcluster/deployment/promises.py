@@ -46,16 +46,16 @@ class Promised:
 
     waiting: list[Demand] = field(default_factory=list)
     """Copies that come, and nothing goes for them."""
-    without_gpus: list[ProcessorDemand] = field(default_factory=list)
-    """All of them, whether they stand or not."""
+    without_gpus: dict[str, ProcessorDemand] = field(default_factory=dict)
+    """All copies, whether they stand or not, by deployment."""
     changing: list[Sequence[Step]] = field(default_factory=list)
     """One of the steps will be taken; nobody knows which."""
 
-    def add(self, ends: Sequence[End], standing: Sequence[Holder], rooms: Sequence[Room]) -> None:
+    def add(self, deployment: str, ends: Sequence[End], standing: Sequence[Holder], rooms: Sequence[Room]) -> None:
         """Promise a deployment that it can stand in each of these ends; `rooms` are those of the whole cluster."""
         plain = [replace(end.demand, replicas=end.replicas) for end in ends if isinstance(end.demand, ProcessorDemand)]
         if plain:
-            self.without_gpus.append(_largest(plain))
+            self.without_gpus[deployment] = _largest(plain)
         steps = list(dict.fromkeys(step for end in ends if (step := _step(end, standing, rooms))))
         if len(steps) == 1 and not steps[0].leaving:
             self.waiting.append(steps[0].coming)

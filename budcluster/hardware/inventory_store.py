@@ -55,9 +55,8 @@ class Load:
 
     cpu: float
     memory: int
-    copies_cpu: float
-    """The part of copies of deployments."""
-    copies_memory: int
+    copies: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    """The part of copies of deployments, cores and bytes, by what they say is the deployment's id."""
 
 
 @dataclass
@@ -302,10 +301,9 @@ _UPSERT_NODES: Final = text("""
 """)
 _UPDATE_LOADS: Final = text("""
     update inventory_nodes as node
-    set cpu_requested = row.cpu, memory_requested_bytes = row.memory,
-        cpu_of_copies = row.copies_cpu, memory_of_copies_bytes = row.copies_memory
+    set cpu_requested = row.cpu, memory_requested_bytes = row.memory, copies = row.copies
     from jsonb_to_recordset(cast(cast(:rows as text) as jsonb)) as row (
-        name text, cpu float, memory bigint, copies_cpu float, copies_memory bigint)
+        name text, cpu float, memory bigint, copies jsonb)
     where node.cluster_id = :cluster_id and node.name = row.name
 """)
 _UPSERT_PODS: Final = text("""

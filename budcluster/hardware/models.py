@@ -81,12 +81,14 @@ class InventoryNode(Base):
     gpus_healthy: Mapped[int]
     gpu_model: Mapped[str | None] = mapped_column(String(128))
     """Of the first device."""
-    cpu_requested: Mapped[float] = mapped_column(server_default=text("0"))
-    """Cores that its live pods without GPUs ask for; those with GPUs have rows of their own."""
-    memory_requested_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
-    cpu_of_copies: Mapped[float] = mapped_column(server_default=text("0"))
-    """The part of that which copies of deployments ask for."""
-    memory_of_copies_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    cpu_requested: Mapped[float | None]
+    """Cores that its live pods without GPUs ask for; those with GPUs have rows of their own.
+
+    None, as the next two, until all pods were seen.
+    """
+    memory_requested_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    copies: Mapped[dict[str, Any] | None]
+    """The part of that which copies of deployments ask for: `[cores, bytes]` by the deployment's id."""
 
 
 _positions = select(

@@ -161,15 +161,15 @@ class InventoryKeeper:
         while not following.done():
             news = (self._complete, self._problem)
             is_due = loop.time() - renewed_at >= self._pace.renew_s
-            if (self._batch or self._loaded or news != said or is_due) and await self._write():
+            if (self._batch or self._has_loads or news != said or is_due) and await self._write():
                 renewed_at, said = loop.time(), news
             await asyncio.sleep(self._pace.write_s)
         await following
 
     async def _write(self) -> bool:
         batch, self._batch = self._batch, Batch()
-        batch.loads = {name: self._sums.load(name) for name in self._loaded}
-        self._sums.changed -= batch.loads.keys()
+        # A sum of which pods are missing says too little.
+        batch.loads = self._sums.take(self._nodes.keys()) if self._complete else {}
         standing = Standing(
             complete=self._complete,
             as_of=self._contact if self._complete else None,
@@ -191,9 +191,8 @@ class InventoryKeeper:
         return all(one.listed for one in (self._follow_features, self._follow_nodes, self._follow_pods))
 
     @property
-    def _loaded(self) -> set[str]:
-        """Nodes whose load is to be written; a sum of which pods are missing says too little."""
-        return self._sums.changed & self._nodes.keys() if self._complete else set()
+    def _has_loads(self) -> bool:
+        return self._complete and not self._sums.changed.isdisjoint(self._nodes)
 
     # -- what is seen ----------------------------------------------------------------------------------------------
 
@@ -252,4 +251,4 @@ def _request(pod: Json, *, has_row: bool) -> Request:
     asked, labels = read_pod(pod).resources, pod["metadata"].get("labels") or {}
     node = None if has_row else (pod.get("spec") or {}).get("nodeName")
     cpu_milli, memory_bytes = round(asked.get("cpu", 0) * 1000), int(asked.get("memory", 0))
-    return Request(cpu_milli, memory_bytes, node, is_copy=LABEL_DEPLOYMENT in labels)
+    return Request(cpu_milli, memory_bytes, node, labels.get(LABEL_DEPLOYMENT))

@@ -57,6 +57,7 @@ class Lot:
                     schedulable=seen.schedulable, pressed=False,
                     cpu_cores=seen.cpu.allocatable_cores, memory_bytes=seen.allocatable_memory_bytes,
                     gpu_count=len(seen.gpus), gpus_healthy=len(seen.gpus),
+                    cpu_requested=0.0, memory_requested_bytes=0, copies={},
                 )
                 for machine, seen in zip(machines, profile.nodes, strict=True)
             )  # fmt: skip

@@ -1,6 +1,7 @@
 """Does it fit, and if not, why not and what would."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -8,8 +9,10 @@ import pytest
 from budcluster.deployment.fitting.demands import Demand
 from budcluster.deployment.fitting.fit import Verdict, check_fit
 from budcluster.deployment.fitting.model_facts import UnusableConfig, read_config
-from budcluster.deployment.fitting.rooms import Room, Share, rooms_of
+from budcluster.deployment.fitting.placing import Stock
+from budcluster.deployment.fitting.rooms import Asked, Room, Share, rooms_of
 from budcluster.deployment.fitting.sizing import (
+    GIB,
     Budget,
     Shape,
     estimate,
@@ -299,3 +302,31 @@ def test_thousands_of_rooms_and_hundreds_of_waiting_copies_are_no_long_look() ->
     assert (fit.verdict, len(set(fit.nodes))) == (Verdict.YES, 100)
     assert not {f"node-{number}" for number in range(250)} & set(fit.nodes)
     assert time.process_time() - began < 5  # it was more than half a minute when each room was looked at each time
+
+
+def test_the_processors_of_a_node_count_exactly_whatever_fractions_pods_ask_for() -> None:
+    node = nodes.a100x8()
+    node["status"]["allocatable"]["cpu"] = "32980m"
+    (room,) = rooms_of(read_cluster([node]).nodes, asked=Asked(16.98, 0))
+    demand = Demand(Shape(), replicas=8, facts=LLAMA_8B)
+    assert check_fit(demand, [room]).verdict is Verdict.YES
+    (room,) = rooms_of(read_cluster([node]).nodes, asked=Asked(16.981, 0))
+    assert len(check_fit(demand, [room]).nodes) == 7
+
+
+@pytest.mark.parametrize("machine", [nodes.a100x8, nodes.hami, nodes.h100_mig_mixed, nodes.l40s])
+def test_nodes_with_more_than_their_devices_can_use_are_alike_whatever_pods_ask_of_them(
+    machine: Callable[[], nodes.Node],
+) -> None:
+    profiles = read_cluster([machine()]).nodes
+    asks = [Asked(0, 0), Asked(1.5, 3 * GIB), Asked(2.25, 5 * GIB)]
+    kinds = [Stock(rooms_of(profiles, asked=asked)).kinds() for asked in asks]
+    assert kinds[0] == kinds[1] == kinds[2]
+
+
+def test_a_node_takes_a_copy_for_each_of_its_devices_and_shares() -> None:
+    for machine, share, most in ((nodes.a100x8(), None, 8), (nodes.hami(), Share(1_000, 1), 80)):
+        rooms = rooms_of(read_cluster([machine]).nodes, asked=Asked(0, 0))
+        roomy = [replace(room, cores=10_000, memory_gib=10_000) for room in rooms]
+        demand = Demand(Shape(), replicas=most + 1, share=share)
+        assert len(check_fit(demand, rooms).nodes) == len(check_fit(demand, roomy).nodes) > 0

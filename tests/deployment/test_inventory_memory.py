@@ -1,11 +1,14 @@
 """Inventories that are read again and again: what is remembered is what the rows say."""
 
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, null, select, update
 
+from budcluster.deployment.fitting.rooms import Asked
+from budcluster.deployment.fitting.sizing import GIB
 from budcluster.deployment.inventory_memory import Inventory, InventoryMemory
 from budcluster.hardware.inventory import profiles_of
 from budcluster.hardware.models import InventoryNode
@@ -37,7 +40,11 @@ async def _look(memory: InventoryMemory, lot: Lot) -> Inventory:
 
 async def _set(lot: Lot, name: str, **values: Any) -> None:
     async with lot.database.writing() as session:
-        await session.execute(update(InventoryNode).where(InventoryNode.name == name).values(values))
+        await session.execute(
+            update(InventoryNode)
+            .where(InventoryNode.cluster_id == lot.cluster_id, InventoryNode.name == name)
+            .values({name: null() if value is None else value for name, value in values.items()})
+        )
 
 
 def _whole(inventory: Inventory, name: str) -> int:
@@ -77,29 +84,60 @@ async def test_only_what_has_changed_is_read_anew(lot: Lot) -> None:
 
 async def test_what_pods_without_gpus_ask_of_a_node_leaves_no_room_there_for_copies(lot: Lot) -> None:
     memory = InventoryMemory()
-    (before,) = (await _look(memory, lot)).nodes[SMALL].rooms
-    cores, gib = before.cores - 1, before.memory_gib - 16
-    await _set(lot, SMALL, cpu_requested=cores, memory_requested_bytes=gib * 2**30, cpu_of_copies=1.0)
+    before = (await _look(memory, lot)).nodes[SMALL]
+    cores = int(before.profile.cpu.allocatable_cores) - 1
+    gib = before.profile.allocatable_memory_bytes // GIB - 16
+    await _set(lot, SMALL, cpu_requested=cores, memory_requested_bytes=gib * GIB, copies={"promised": [1.0, GIB]})
     busy = (await _look(memory, lot)).nodes[SMALL]
     assert [(room.cores, room.memory_gib, room.fitting(1, share=None)) for room in busy.rooms] == [(1, 16, None)]
-    # Which copies without GPUs stand is asked elsewhere.
-    assert busy.asked.cores == cores - 1
+    assert busy.profile is before.profile
+    assert busy.asked(but={"promised"}) == Asked(cores - 1, (gib - 1) * GIB)
 
     refused = await lot.create(gpu_model="NVIDIA-L40S")
     assert refused.status_code == 409
-    assert "asks for 2 processors and 8 GiB of memory beside its GPUs, and the node has 1" in refused.json()["detail"]
-    await _set(lot, SMALL, cpu_requested=0.0, memory_requested_bytes=0, cpu_of_copies=0.0)
+    short = "asks for 2 processors and 8 GiB of memory beside its GPUs, and of processors the node has 1 left"
+    assert short in refused.json()["detail"]
+    await _set(lot, SMALL, cpu_requested=0.0, memory_requested_bytes=0, copies={})
     assert (await lot.create(gpu_model="NVIDIA-L40S")).status_code == 202
 
-    without = Lot(lot.client, lot.database)
+
+async def test_where_nobody_has_looked_what_pods_ask_of_a_node_is_unknown_and_not_nothing(
+    client: httpx.AsyncClient, database: Database
+) -> None:
+    lot, without = Lot(client, database), Lot(client, database)
+    narrow = nodes.l40s()
+    narrow["status"]["allocatable"]["cpu"] = "5"
+    await lot.prepare([narrow])
+    path = await lot.served(replicas=2)
+    await _set(lot, BIG, cpu_requested=None, memory_requested_bytes=None, copies=None)
+    await lot.stand(path, [BIG, BIG])
+    refused = await lot.create()
+    assert (refused.status_code, "of processors the node has 1 left" in refused.text) == (409, True), refused.text
+
     await without.prepare([nodes.sapphire_rapids(), nodes.sapphire_rapids()])
-    for name in (BIG, SMALL):
-        await _set(without, name, cpu_requested=1000.0)
-    refused = await without.create()
-    assert (refused.status_code, "a node has 0 and" in refused.text) == (409, True), refused.text
-    await _set(without, SMALL, cpu_of_copies=1000.0)
-    taken = await without.create()
-    assert (taken.status_code, taken.json()["warnings"]) == (202, []), taken.text
+    assert (await without.create()).json()["warnings"] == []
+    await _set(without, BIG, cpu_requested=None, memory_requested_bytes=None, copies=None)
+    (warning,) = (await without.create()).json()["warnings"]
+    assert "what other pods ask of each node is not known yet" in warning
+
+
+async def test_copies_without_gpus_count_where_they_stand_unless_they_are_promised_as_a_whole(
+    client: httpx.AsyncClient, database: Database
+) -> None:
+    lot = Lot(client, database)
+    await lot.prepare([nodes.sapphire_rapids()])
+    path = await lot.served()
+    amounts = {"cpu_requested": 95.0, "memory_requested_bytes": GIB}
+    await _set(lot, BIG, **amounts, copies={path.rpartition("/")[2]: [95.0, GIB]})
+    assert (await lot.create()).status_code == 202
+    await _set(lot, BIG, **amounts, copies={str(uuid4()): [95.0, GIB]})
+    assert (await lot.create()).status_code == 409  # somebody else's, or of a deployment that was forgotten
+
+    await _set(lot, BIG, **amounts, copies={path.rpartition("/")[2]: [95.0, GIB]})
+    await lot.ask("DELETE", path)
+    assert (await lot.create()).status_code == 409
+    await _set(lot, BIG, cpu_requested=0.0, memory_requested_bytes=0, copies={})
+    assert (await lot.create()).status_code == 202
 
 
 async def test_clusters_that_were_not_looked_at_for_long_are_forgotten_and_read_again(lot: Lot) -> None:

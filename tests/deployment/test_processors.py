@@ -47,8 +47,18 @@ def test_what_other_pods_ask_of_a_node_is_not_given_away_again() -> None:
     full = check_processors(COPY, [_node("a"), _node("b")], by_node=by_node)
     assert full.verdict is Verdict.NO
     assert "a node has 4 and 120 GiB that nobody else has or is to get" in full.reasons[0].reasons[0]
-    fit = check_processors(COPY, [_node("a"), _node("b"), _node("c")], by_node=by_node)
-    assert (fit.verdict, fit.nodes, fit.warnings) == (Verdict.YES, ("c",), ())
+    unseen = check_processors(COPY, [_node("a"), _node("b"), _node("c")], by_node=by_node)
+    assert (unseen.verdict, unseen.nodes) == (Verdict.YES, ("c",))
+    assert "not known yet" in unseen.warnings[0]
+    seen = check_processors(COPY, [_node("a"), _node("b"), _node("c")], by_node=by_node | {"c": Asked(0.0, 0)})
+    assert (seen.verdict, seen.nodes, seen.warnings) == (Verdict.YES, ("c",), ())
+
+
+def test_a_copy_may_take_exactly_what_is_left_whatever_fractions_others_ask_for() -> None:
+    wide, asked = replace(COPY, cores=16), Asked(cores=16.98, memory_bytes=0)
+    node = _node(cpu="32980m")
+    assert check_processors(wide, [node], by_node={node.name: asked}).verdict is Verdict.YES
+    assert check_processors(wide, [node], asked=asked).verdict is Verdict.YES
 
 
 def test_an_unknown_model_is_never_yes() -> None:

@@ -113,7 +113,7 @@ def _holder(machine: nodes.Node, name: str, gpus: int) -> nodes.Node:
 def _free(floor: _Floor, *deployments: tuple[list[End], list[Holder]]) -> int:
     promised = Promised()
     for ends, standing in deployments:
-        promised.add(ends, standing, floor.rooms())
+        promised.add("", ends, standing, floor.rooms())
     assert not promised.waiting
     return sum(room.whole_devices for room in promised.rooms(floor))
 
@@ -151,5 +151,5 @@ def test_what_a_pod_gives_back_of_a_shared_gpu_is_free_beside_what_others_were_p
 def test_without_gpus_the_larger_of_both_ends_is_kept() -> None:
     promised = Promised()
     wide, many = ProcessorDemand(cores=32, memory_gib=64), ProcessorDemand(cores=8, memory_gib=128)
-    promised.add([End(wide, 1), End(many, 3)], [], [])
-    assert promised.without_gpus == [ProcessorDemand(cores=32, memory_gib=128, replicas=3)]
+    promised.add("changing", [End(wide, 1), End(many, 3)], [], [])
+    assert promised.without_gpus == {"changing": ProcessorDemand(cores=32, memory_gib=128, replicas=3)}

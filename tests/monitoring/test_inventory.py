@@ -131,27 +131,27 @@ async def test_what_pods_ask_of_their_node_is_summed_but_for_those_with_rows_of_
     put_pod(server, pod(sapphire_rapids(), "foreign", **amounts), node=name)
     put_pod(server, pod(sapphire_rapids(), "trainer", nvidia_com__gpu="1", **amounts), node=name)
     ours = pod(sapphire_rapids(), "ours", **amounts)
-    ours["metadata"]["labels"] = {LABEL_DEPLOYMENT: "1"}
+    ours["metadata"]["labels"] = {LABEL_DEPLOYMENT: "an-id"}
     put_pod(server, ours, node=name)
     cluster_id = await fleet.add(server)
 
-    async def loads() -> tuple[float, int, float, int]:
+    async def loads() -> tuple[float | None, int | None, dict[str, Any] | None]:
         row, of = InventoryNode, InventoryNode.cluster_id == cluster_id
-        wanted = (row.cpu_requested, row.memory_requested_bytes, row.cpu_of_copies, row.memory_of_copies_bytes)
         async with fleet.database.reading() as session:
-            found = (await session.execute(select(*wanted).where(of))).one_or_none()
-            return tuple(found) if found else (0.0, 0, 0.0, 0)
+            wanted = select(row.cpu_requested, row.memory_requested_bytes, row.copies).where(of)
+            found = (await session.execute(wanted)).one_or_none()
+            return tuple(found) if found else (None, None, None)
 
     async with fleet.watching():
-        assert await until(loads, lambda found: found[0] > 0) == (3.0, 4 * 2**30, 1.5, 2 * 2**30)
+        assert await until(loads, lambda found: found[0] is not None) == (3.0, 4 * 2**30, {"an-id": [1.5, 2 * 2**30]})
         async with fleet.database.reading() as session:
             row = (await session.scalars(select(InventoryGpuPod))).one()
             assert read_pod(row.document).resources == {"cpu": 1.5, "memory": 2 * 2**30, "nvidia.com/gpu": 1}
         remove(server, "Pod", "ours")
-        await until(loads, lambda found: found == (1.5, 2 * 2**30, 0.0, 0))
+        await until(loads, lambda found: found == (1.5, 2 * 2**30, {}))
     remove(server, "Pod", "foreign")
     async with fleet.watching():  # whoever goes on later finds a sum that is too high
-        await until(loads, lambda found: found == (0.0, 0, 0.0, 0))
+        await until(loads, lambda found: found == (0.0, 0, {}))
 
 
 async def test_a_lost_gpu_is_seen_when_the_plugin_reports_one_less(fleet: Fleet, server: KubernetesServer) -> None:

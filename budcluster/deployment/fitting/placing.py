@@ -190,10 +190,8 @@ def unknowns(demand: Demand, room: Room) -> list[str]:
 
 def short_of_host(demand: Demand, room: Room) -> str | None:
     """What the node lacks beside GPUs; None when it has enough."""
-    devices = demand.shape.devices
-    if room.is_attended(devices):
-        return None
-    return (
-        f"a replica asks for {devices * CORES_PER_GPU} processors and {devices * MEMORY_GIB_PER_GPU} GiB of memory "
-        f"beside its GPUs, and the node has {max(room.cores, 0)} and {max(room.memory_gib, 0)} GiB left"
-    )
+    cores, memory_gib = demand.shape.devices * CORES_PER_GPU, demand.shape.devices * MEMORY_GIB_PER_GPU
+    asked = f"a replica asks for {cores} processors and {memory_gib} GiB of memory beside its GPUs"
+    few = [f"processors the node has {max(room.cores, 0)} left"] if room.cores < cores else []
+    little = [f"memory the node has {max(room.memory_gib, 0)} GiB left"] if room.memory_gib < memory_gib else []
+    return ", and of ".join([asked, *few, *little]) if few or little else None

@@ -7,7 +7,7 @@ from typing import Final
 
 from budcluster.deployment.fitting.demands import ProcessorDemand
 from budcluster.deployment.fitting.fit import Fit, PoolReason, Verdict
-from budcluster.deployment.fitting.rooms import Asked
+from budcluster.deployment.fitting.rooms import Asked, cores_left
 from budcluster.deployment.fitting.sizing import GIB
 from budcluster.hardware.reading.profile import NodeProfile
 
@@ -34,15 +34,16 @@ def check_processors(
     """Look for places for all replicas, after those of `waiting`: every accepted one, whether it stands or not.
 
     `kept` are nodes that take only pods with GPUs. `asked` is what all live pods ask for together, `by_node` what they
-    ask of each node but for copies without GPUs; None where nobody knows.
+    ask of each node but for copies of those; what is missing, nobody knows.
     """
-    left = {node.name: _left(node, (by_node or {}).get(node.name)) for node in nodes}
+    known = by_node or {}
+    left = {node.name: _left(node, known.get(node.name)) for node in nodes}
     for earlier in waiting:
         _place(earlier, nodes, left, kept)
     reasons = _reasons(demand, nodes, left, kept)
     places = _place(demand, nodes, left, kept)
     short = _short_in_sum(demand, nodes, asked)
-    warnings = demand.doubts if by_node is not None else (_UNSEEN, *demand.doubts)
+    warnings = demand.doubts if all(node.name in known for node in nodes) else (_UNSEEN, *demand.doubts)
     needed_mib = None if demand.doubts else demand.memory_gib * 1024
     if len(places) == demand.replicas and not short:
         verdict = Verdict.UNKNOWN if demand.doubts else Verdict.YES
@@ -55,7 +56,7 @@ def check_processors(
 
 def _left(node: NodeProfile, asked: Asked | None) -> _Left:
     cores, memory = (asked.cores, asked.memory_bytes) if asked else (0.0, 0)
-    return _Left(node.cpu.allocatable_cores - cores, (node.allocatable_memory_bytes - memory) // GIB)
+    return _Left(cores_left(node.cpu.allocatable_cores, cores), (node.allocatable_memory_bytes - memory) // GIB)
 
 
 def _place(
@@ -115,7 +116,7 @@ def _reasons(
 def _short_in_sum(demand: ProcessorDemand, nodes: Sequence[NodeProfile], asked: Asked | None) -> str | None:
     if asked is None:
         return None
-    cores = sum(node.cpu.allocatable_cores for node in nodes) - asked.cores
+    cores = cores_left(sum(node.cpu.allocatable_cores for node in nodes), asked.cores)
     memory = sum(node.allocatable_memory_bytes for node in nodes) - asked.memory_bytes
     if cores >= demand.cores * demand.replicas and memory >= demand.memory_gib * GIB * demand.replicas:
         return None

@@ -103,7 +103,7 @@ class Room:
     closed: tuple[str, ...]
     """Why the node takes no pods; empty on a usable one."""
     cores: int
-    """Of the node: whole ones that no pod asks for."""
+    """Of the node: whole ones that no pod asks for, as far as its devices could ever need them."""
     memory_gib: int
     """Likewise."""
 
@@ -166,6 +166,11 @@ def rooms_of(nodes: Iterable[NodeProfile], *, asked: Asked | None = None) -> lis
     return [room for node in nodes for room in _rooms(node, asked)]
 
 
+def cores_left(allocatable: float, asked: float) -> float:
+    """Cores that are not asked for, to the milli: the difference alone makes 15.999 of 32.98 - 16.98."""
+    return round(allocatable - asked, 3)
+
+
 def _rooms(node: NodeProfile, asked: Asked | None) -> Iterable[Room]:
     """One room a resource name: where several kinds of devices share one, a pod may get any of them."""
     by_name: dict[str, list[GpuPool]] = defaultdict(list)
@@ -179,6 +184,11 @@ def _room(node: NodeProfile, pools: list[GpuPool], asked: Asked | None) -> Room:
     if asked is None:
         held = sum(pool.requested for pool in pools)
         asked = Asked(held * CORES_PER_GPU, held * MEMORY_GIB_PER_GPU * GIB)
+    gpus = [gpu for gpu in node.gpus if gpu.vendor is first.vendor]
+    # Whatever pods hold of them. What a node has beyond that tells it from others, and no replica can use it.
+    places = max(sum(pool.advertised for pool in pools), sum(gpu.shares for gpu in gpus))
+    cores = math.floor(cores_left(node.cpu.allocatable_cores, asked.cores))
+    memory_gib = (node.allocatable_memory_bytes - asked.memory_bytes) // GIB
     sizes = [pool.memory_mib for pool in pools]
     abilities = [pool.compute_capability for pool in pools]
     return Room(
@@ -191,10 +201,10 @@ def _room(node: NodeProfile, pools: list[GpuPool], asked: Asked | None) -> Room:
         memory_mib=None if None in sizes else min(size for size in sizes if size is not None),
         driver_major=_major(node.driver),
         compute_capability=None if None in abilities else min(one for one in abilities if one is not None),
-        devices=_devices(pools, [gpu for gpu in node.gpus if gpu.vendor is first.vendor]),
+        devices=_devices(pools, gpus),
         closed=node.reasons,
-        cores=math.floor(node.cpu.allocatable_cores - asked.cores),
-        memory_gib=(node.allocatable_memory_bytes - asked.memory_bytes) // GIB,
+        cores=min(cores, places * CORES_PER_GPU),
+        memory_gib=min(memory_gib, places * MEMORY_GIB_PER_GPU),
     )
 
 
