@@ -119,7 +119,10 @@ class Follower(Generic[KeyT]):
             async for page in pages:
                 version = str(page["metadata"]["resourceVersion"])
                 for number, item in enumerate(page["items"]):
-                    seen.add(self._see(item))
+                    key = self._see(item)
+                    seen.add(key)
+                    # Now: this list may break, and the next one must know what is to be lost.
+                    self._keys.add(key)
                     if number % _TURN == _TURN - 1:
                         await asyncio.sleep(0)
         self._replace(seen)

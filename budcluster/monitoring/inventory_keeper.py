@@ -32,6 +32,7 @@ from budcluster.kit.cancellation import innermost, raise_if_cancelled
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import DatabaseUnavailable
 from budcluster.kit.errors import DomainError
+from budcluster.kit.pauses import Pauses
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.door import Door
 from budcluster.kube.follower import Follower
@@ -55,11 +56,7 @@ class Pace:
     pulse_s: float = 5.0
     """Between two questions whether the API server still answers."""
     pauses: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-    """Before each new try to reach a cluster; the last one repeats."""
-
-    def pause_s(self, failures: int) -> float:
-        """Before the next try, after so many in a row that did not hold as long as the pause before them."""
-        return self.pauses[min(failures, len(self.pauses) - 1)]
+    """Before each new try to reach a cluster."""
 
 
 class InventoryKeeper:
@@ -77,6 +74,7 @@ class InventoryKeeper:
         self._open_door = open_door
         self._clock = clock
         self._pace = pace
+        self._pauses = Pauses(pace.pauses)
         self._batch = Batch()
         self._nodes: dict[str, bytes] = {}
         self._features: dict[str, bytes] = {}
@@ -108,9 +106,7 @@ class InventoryKeeper:
     # -- reaching the cluster --------------------------------------------------------------------------------------
 
     async def _connect(self) -> None:
-        failures, now = 0, asyncio.get_running_loop().time
         while True:
-            begun = now()
             try:
                 # In a task of its own: a group whose child fails leaves its own task marked as cancelled (Python 3.11).
                 await asyncio.create_task(self._visit())
@@ -120,10 +116,8 @@ class InventoryKeeper:
                 log.info("inventory.interrupted", error=type(error).__name__)
             # One that fails while it is cancelled tells of the failure only.
             raise_if_cancelled()
-            # A cluster that answers the lists and breaks every watch must not be listed again and again.
-            failures = 0 if now() - begun > self._pace.pause_s(failures) else failures + 1
             # Not all at once when many clusters come back together.
-            await asyncio.sleep(self._pace.pause_s(failures) * random.uniform(0.7, 1.0))  # noqa: S311 - no secret
+            await asyncio.sleep(self._pauses.next_s() * random.uniform(0.7, 1.0))  # noqa: S311 - no secret
 
     async def _visit(self) -> None:
         async with self._open_door() as door:
@@ -136,6 +130,7 @@ class InventoryKeeper:
         # Where the watches can go on from where they were, nothing was asked of the cluster yet.
         await client.read("/version")
         self._heard()
+        self._pauses.hold()
         async with asyncio.TaskGroup() as group:
             for follower in (self._follow_features, self._follow_nodes, self._follow_pods):
                 group.create_task(follower.watch(client, self._heard))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import trustme
 
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.errors import NotFound
@@ -14,6 +15,7 @@ from budcluster.kube.follower import Follower
 from budcluster.kube.kubeconfig import read_kubeconfig
 from budcluster.kube.resources import Resource
 from sandbox.kubernetes.server import KubernetesServer
+from tests.kube.api_server import Answer, ApiServer, Asked, serving, status
 from tests.monitoring.fleet import put
 from tests.waiting import until
 
@@ -103,3 +105,20 @@ async def test_a_kind_that_must_be_there_and_is_removed_is_told(cluster: Kuberne
         withdraw(cluster)
         with pytest.raises(NotFound):
             await watching
+
+
+async def test_what_a_list_that_broke_had_shown_is_lost_when_the_next_one_does_not_show_it() -> None:
+    async with serving(ApiServer(trustme.CA())) as server, ClusterClient(server.config()) as client:
+        pages = [
+            Answer({"metadata": {"resourceVersion": "1", "continue": "more"}, "items": [widget("ghost")]}),
+            status(410, "Expired"),
+            Answer({"metadata": {"resourceVersion": "2"}, "items": [widget("alive")]}),
+        ]
+
+        def answer(_: Asked) -> Answer:
+            return pages.pop(0)
+
+        server.answer = answer
+        seen = Seen()
+        await Follower(WIDGETS, seen.see, seen.lose).list(client)
+    assert (seen.names, pages) == ({"alive"}, [])

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -20,7 +20,7 @@ from budcluster.deployment.models import Deployment
 from budcluster.kit.database import Database, ReadSession
 from budcluster.kit.redaction import Redactor
 from budcluster.kube.client import ClusterClient
-from budcluster.kube.errors import NotFound
+from budcluster.kube.errors import KubeError
 from budcluster.kube.resources import PODS
 from budcluster.kube.times import moment
 
@@ -59,19 +59,25 @@ class Ended:
 def ended_runs(pod: Json) -> Iterator[Ended]:
     """The failed runs that a pod's status tells of: at most the present and the previous one of each container."""
     for one in _statuses(pod):
-        restarts = int(one.get("restartCount") or 0)
+        present, previous = _numbers(one)
         now = (one.get("state") or {}).get("terminated")
         before = (one.get("lastState") or {}).get("terminated")
         if now and now.get("exitCode"):
-            yield _ended(pod, one, now, restarts, is_previous=False)
+            yield _ended(pod, one, now, present, is_previous=False)
         if before and before.get("exitCode"):
-            running = bool((one.get("state") or {}).get("running") or now)
-            yield _ended(pod, one, before, max(restarts - 1, 0) if running else restarts, is_previous=True)
+            yield _ended(pod, one, before, previous, is_previous=True)
 
 
 def _statuses(pod: Json) -> list[Json]:
     status = pod.get("status") or {}
     return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+
+
+def _numbers(status: Json) -> tuple[int, int]:
+    """Of the runs that a container's present and its previous log are of; the same while it waits to start again."""
+    restarts = int(status.get("restartCount") or 0)
+    has_started = not {"running", "terminated"}.isdisjoint(status.get("state") or {})
+    return restarts, max(restarts - 1, 0) if has_started else restarts
 
 
 def _ended(pod: Json, status: Json, end: Json, restart: int, *, is_previous: bool) -> Ended:
@@ -90,25 +96,31 @@ def _ended(pod: Json, status: Json, end: Json, restart: int, *, is_previous: boo
 
 
 async def last_lines(client: ClusterClient, namespace: str, ended: Ended) -> list[str]:
-    """The end of its log, masked. Raises KubeError."""
-    lines = await _read(client, namespace, ended, previous=ended.is_previous)
-    if not ended.is_previous and await _has_restarted(client, namespace, ended):
-        # What was read may be the next run's already.
-        return await _read(client, namespace, ended, previous=True)
-    return lines
+    """The end of its log, masked; nothing once only later runs have logs. Raises KubeError."""
+    lines = await _read(client, namespace, ended)
+    status = await _status_now(client, namespace, ended)
+    if status is None:
+        return lines
+    present, previous = _numbers(status)
+    if ended.restart == (previous if ended.is_previous else present):
+        return lines
+    # What was read may be a later run's already.
+    if ended.restart == previous:
+        return await last_lines(client, namespace, replace(ended, is_previous=True))
+    return []
 
 
-async def _has_restarted(client: ClusterClient, namespace: str, ended: Ended) -> bool:
+async def _status_now(client: ClusterClient, namespace: str, ended: Ended) -> Json | None:
+    """Its container's, if the pod is still there and the cluster tells."""
     try:
         pod = await client.get(PODS, ended.pod, namespace=namespace)
-    except NotFound:
-        return False
-    return pod["metadata"]["uid"] == ended.pod_uid and any(
-        one["name"] == ended.container and int(one.get("restartCount") or 0) > ended.restart for one in _statuses(pod)
-    )
+    except KubeError:
+        return None
+    mine = (one for one in _statuses(pod) if one["name"] == ended.container)
+    return next(mine, None) if pod["metadata"]["uid"] == ended.pod_uid else None
 
 
-async def _read(client: ClusterClient, namespace: str, ended: Ended, *, previous: bool) -> list[str]:
+async def _read(client: ClusterClient, namespace: str, ended: Ended) -> list[str]:
     mask = _REDACTOR.lines().mask
     kept: deque[str] = deque()
     size = 0
@@ -116,7 +128,7 @@ async def _read(client: ClusterClient, namespace: str, ended: Ended, *, previous
         namespace,
         ended.pod,
         container=ended.container,
-        previous=previous,
+        previous=ended.is_previous,
         tail_lines=KEPT_LINES,
         silence_s=_SILENCE_S,
     )

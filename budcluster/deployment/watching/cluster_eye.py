@@ -6,8 +6,9 @@ of the answer (damping) it is looked at again without a change.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -23,6 +24,7 @@ from budcluster.deployment.watching.status import Seen, is_ready
 from budcluster.kit.cancellation import innermost, raise_if_cancelled
 from budcluster.kit.database import DatabaseUnavailable
 from budcluster.kit.errors import DomainError
+from budcluster.kit.pauses import Pauses
 from budcluster.kube.client import ClusterClient
 from budcluster.kube.diagnosis import Finding, PodEvidence, diagnose
 from budcluster.kube.door import Door
@@ -36,6 +38,8 @@ log = structlog.get_logger(__name__)
 Json = Mapping[str, Any]
 _RunKey = tuple[str, str, int]
 
+TRIES: Final = 3
+"""To keep a run, where something else than an outage of the database is in the way."""
 _GATHER_S: Final = 0.5
 """What changes within this time is looked at once."""
 _RETRY_S: Final = 2.0
@@ -43,6 +47,17 @@ _PAUSES: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 _LOGS_AT_ONCE: Final = 32
 """The HTTP client has a hundred connections."""
 _LINES_FOR_DIAGNOSIS: Final = 400
+
+
+@dataclass
+class _Run:
+    """One that ended with a failure."""
+
+    lines: list[str] = field(default_factory=list)
+    """The end of what was read of its log."""
+    tries: int = 0
+    """To keep it."""
+    is_kept: bool = False
 
 
 class ClusterEye:
@@ -54,25 +69,28 @@ class ClusterEye:
         standings: Standings,
         attempts: Attempts,
         namespaces: frozenset[str],
+        *,
+        pauses: tuple[float, ...] = _PAUSES,
+        retry_s: float = _RETRY_S,
     ) -> None:
+        """`pauses` come before each new visit, `retry_s` before a look that went wrong is repeated."""
         self._open_door = open_door
         self._standings = standings
         self._attempts = attempts
-        self._namespaces = namespaces
+        self._pauses = Pauses(pauses)
+        self._retry_s = retry_s
         self._workloads: dict[UUID, Json] = {}
         self._services: dict[str, UUID] = {}
         self._pods: dict[UUID, dict[str, Json]] = defaultdict(dict)
         self._owners: dict[str, UUID] = {}
         self._events = PodEvents()
-        self._ends: dict[_RunKey, list[str]] = {}
+        self._runs: dict[_RunKey, _Run] = {}
         self._rota = Rota()
         self._log_places = asyncio.Semaphore(_LOGS_AT_ONCE)
-        self._complete = False
         self._followers = [follower for namespace in sorted(namespaces) for follower in self._followers_of(namespace)]
 
     async def run(self) -> None:
         """Until cancelled. Survives outages of the cluster and of the database."""
-        failures = 0
         while True:
             try:
                 # In a task of its own: a group whose child fails leaves its own task marked as cancelled (Python 3.11).
@@ -81,9 +99,7 @@ class ClusterEye:
                 log.info("deployments.watch_interrupted", error=type(innermost(group)).__name__)
             # One that fails while it is cancelled tells of the failure only.
             raise_if_cancelled()
-            failures = 0 if self._complete else failures + 1
-            self._complete = False
-            await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+            await asyncio.sleep(self._pauses.next_s())
 
     def look_at(self, deployment_id: UUID) -> None:
         """Look at a deployment soon, though nothing changed in the cluster."""
@@ -98,9 +114,9 @@ class ClusterEye:
             # What was known before an outage is old until the watches have caught up, and would be written as true now.
             follower.start_anew()
             await follower.list(client)
-        self._complete = True
         for deployment_id in await self._standings.all_ids() | self._workloads.keys():
             self._mark(deployment_id)
+        self._pauses.hold()
         async with asyncio.TaskGroup() as group:
             for follower in self._followers:
                 group.create_task(follower.watch(client, lambda: None))
@@ -150,15 +166,15 @@ class ClusterEye:
             self._pods[owner][uid] = pod
             self._owners[uid] = owner
             # The log of a run that has ended goes with its pod, which a failed start takes away within a second.
-            is_urgent = any(ended.key not in self._ends for ended in ended_runs(pod))
+            is_urgent = any(ended.key not in self._runs for ended in ended_runs(pod))
             self._rota.mark(owner, after_s=0 if is_urgent else _GATHER_S)
         return uid
 
     def _lose_pod(self, uid: str) -> None:
         owner = self._owners.pop(uid, None)
         self._events.forget(("", uid))
-        for key in [key for key in self._ends if key[0] == uid]:
-            del self._ends[key]
+        for key in [key for key in self._runs if key[0] == uid]:
+            del self._runs[key]
         if owner is not None:
             self._pods[owner].pop(uid, None)
             self._mark(owner)
@@ -190,24 +206,42 @@ class ClusterEye:
 
     async def _look(self, client: ClusterClient, owner: UUID) -> None:
         pods = list(self._pods.get(owner, {}).values())
-        new = [(pod, ended) for pod in pods for ended in ended_runs(pod) if ended.key not in self._ends]
-        logs = await asyncio.gather(*(self._last_lines(client, pod, ended) for pod, ended in new))
-        self._ends |= {ended.key: lines[-_LINES_FOR_DIAGNOSIS:] for (_, ended), lines in zip(new, logs, strict=True)}
+        owed = [(pod, ended) for pod in pods for ended in ended_runs(pod) if self._is_owed(ended)]
+        logs = await asyncio.gather(*(self._last_lines(client, pod, ended) for pod, ended in owed))
+        runs = [self._runs.setdefault(ended.key, _Run()) for _, ended in owed]
+        for run, lines in zip(runs, logs, strict=True):
+            run.lines = lines[-_LINES_FOR_DIAGNOSIS:]
         try:
-            again_s = await self._standings.write(owner, lambda: self._seen(owner))
-            for (pod, ended), lines in zip(new, logs, strict=True):
+            with self._surprises(owner):
+                again_s = await self._standings.write(owner, lambda: self._seen(owner))
+                if again_s is not None:
+                    self._rota.mark(owner, after_s=again_s)
+            for (pod, ended), run, lines in zip(owed, runs, logs, strict=True):
                 found = self._diagnose(pod)
-                await self._attempts.keep(owner, ended, lines, finding=found.type if found else None)
+                with self._surprises(owner):
+                    await self._attempts.keep(owner, ended, lines, finding=found.type if found else None)
+                    run.is_kept = True
+                run.tries += 1
         except DatabaseUnavailable:
-            again_s = _RETRY_S
-            for _, ended in new:  # they are to be kept yet
-                self._ends.pop(ended.key, None)
+            self._rota.mark(owner, after_s=self._retry_s)
+        for _, ended in owed:
+            if ended.pod_uid not in self._owners:  # lost while its log was read
+                self._runs.pop(ended.key, None)
+
+    @contextmanager
+    def _surprises(self, owner: UUID) -> Iterator[None]:
+        """One row that surprises us must not end the watch of all the others; it is looked at again."""
+        try:
+            yield
+        except DatabaseUnavailable:
+            raise
         except DomainError as error:
-            # One row that surprises us must not end the watch of all the others.
             log.warning("deployment.look_failed", deployment_id=str(owner), error=type(error).__name__)
-            again_s = _RETRY_S
-        if again_s is not None:
-            self._rota.mark(owner, after_s=again_s)
+            self._rota.mark(owner, after_s=self._retry_s)
+
+    def _is_owed(self, ended: Ended) -> bool:
+        run = self._runs.get(ended.key)
+        return run is None or not (run.is_kept or run.tries >= TRIES)
 
     def _seen(self, owner: UUID) -> Seen:
         pods = list(self._pods.get(owner, {}).values())
@@ -217,19 +251,24 @@ class ClusterEye:
     async def _last_lines(self, client: ClusterClient, pod: Json, ended: Ended) -> list[str]:
         try:
             async with self._log_places:
-                return await last_lines(client, str(pod["metadata"]["namespace"]), ended)
+                lines = await last_lines(client, str(pod["metadata"]["namespace"]), ended)
         except KubeError as error:
             # The pod may be gone by now; what its status says is all that is left.
             log.info("deployment.log_lost", pod=ended.pod, error=type(error).__name__)
-            return []
+            lines = []
+        return lines or self._lines_of(ended)  # of an earlier try
 
     def _diagnose(self, pod: Json) -> Finding | None:
         if is_ready(pod):
             return None
         latest: dict[str, list[str]] = {}
         for ended in sorted(ended_runs(pod), key=lambda one: one.restart):
-            latest[ended.container] = self._ends.get(ended.key, [])
+            latest[ended.container] = self._lines_of(ended)
         return diagnose(PodEvidence(pod, self._events.of(pod), latest, at=datetime.now(UTC)))
+
+    def _lines_of(self, ended: Ended) -> list[str]:
+        run = self._runs.get(ended.key)
+        return run.lines if run else []
 
 
 def telling_of(pods: Sequence[Json]) -> list[Json]:
