@@ -226,6 +226,18 @@ async def test_a_first_start_that_a_failed_deletion_has_ended_keeps_gpus_only_if
     assert (await lot.create(tensor_parallel_size=8)).status_code == (409 if begun else 202)
 
 
+async def test_what_an_earlier_attempt_has_left_keeps_its_gpus_when_a_failed_deletion_ends_the_next(
+    lot: Outcomes,
+) -> None:
+    started = (await lot.create(tensor_parallel_size=8)).json()
+    await lot.ended(started, OperationStatus.FAILED, "write_secrets", left=["install_release"])
+    await lot.desk.retry(UUID(started["operation_id"]))
+    deletion = (await lot.ask("DELETE", f"/deployments/{started['id']}")).json()
+    await lot.ended(started, OperationStatus.CANCELLED)
+    await lot.ended(deletion, OperationStatus.FAILED)
+    assert (await lot.create(tensor_parallel_size=8)).status_code == 409
+
+
 async def test_what_a_failed_deletion_may_have_left_keeps_its_gpus(lot: Outcomes) -> None:
     path = await lot.served(tensor_parallel_size=8)
     await lot.ended(await lot.withdrawn(path), OperationStatus.FAILED)
