@@ -13,6 +13,25 @@ from structlog.testing import capture_logs
 from alembic import command
 from budcluster.migrations import alembic_config, head, migrate
 
+_DEPLOYMENTS_AT_0009 = """
+with cluster as (
+    insert into clusters (id, name, provider, origin, status, labels, settings, node_count, gpu_count, health,
+        health_reasons, version)
+    values (gen_random_uuid(), 'lab', 'ON_PREMISES', 'ADOPTED', 'READY', '{}', '{}', 1, 0, 'HEALTHY', '[]', 1)
+    returning id
+)
+insert into deployments (id, cluster_id, name, model, runtime, config, labels, status, namespace, helm_release,
+    revision, replicas_desired, replicas_ready, servable, endpoints, error, version)
+select gen_random_uuid(), cluster.id, name, 'org/model', 'VLLM', '{}', '{}', status, 'models', name, 1, 1, 0, false,
+    endpoints, error, 1
+from cluster, (values
+    ('going', 'DELETING', '[{}]'::jsonb, null::jsonb),
+    ('half', 'FAILED', '[]', '{"kind": "delete_deployment"}'),
+    ('never-up', 'FAILED', '[]', '{"kind": "deploy_model"}'),
+    ('whole', 'RUNNING', '[{}]', '{"kind": "delete_deployment"}')
+) as seen (name, status, endpoints, error)
+"""
+
 
 @pytest.fixture
 def url(empty_database_url: str) -> URL:
@@ -70,3 +89,18 @@ async def test_a_migration_that_was_cut_off_half_way_is_done_again_whole(url: UR
     await _run(url, half)
     await migrate(url)
     assert await _revision(url) == head()
+
+
+async def test_a_deletion_from_before_its_mark_counts_as_begun(url: URL) -> None:
+    def go_up_to_0009(connection: Connection) -> None:
+        command.upgrade(alembic_config(connection), "0009")
+        connection.execute(text(_DEPLOYMENTS_AT_0009))
+        connection.commit()
+
+    await _run(url, go_up_to_0009)
+    await migrate(url)
+    engine = create_async_engine(url, poolclass=NullPool)
+    async with engine.connect() as connection:
+        marked = await connection.scalars(text("select name from deployments where half_removed order by name"))
+        assert marked.all() == ["going", "half"]
+    await engine.dispose()

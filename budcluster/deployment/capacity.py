@@ -19,7 +19,7 @@ from budcluster.deployment.fitting.model_facts import ModelFacts
 from budcluster.deployment.fitting.processors import check_processors
 from budcluster.deployment.fitting.rooms import Asked, Room, rooms_of
 from budcluster.deployment.inventory_memory import Holder, Inventory, InventoryMemory, PodKey
-from budcluster.deployment.models import DELETION, Deployment, DeploymentRevision, DeploymentStatus, RuntimeType
+from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus, RuntimeType
 from budcluster.deployment.options import DeploymentConfig
 from budcluster.deployment.planning import Site, demand_of
 from budcluster.deployment.promises import End, Promised
@@ -212,12 +212,12 @@ def _make_promises() -> Select[Any]:
     )
     number = Operation.payload["previous_revision"].as_integer()
     is_in_cluster = func.coalesce(Deployment.error["left"].contains(["install_release"]), false())
-    # Its first start failed, and nothing of it is in the cluster. After a failed deletion nobody knows what is.
+    # Its first start failed, and nothing of it is in the cluster. Of what is half removed nobody knows what is.
     is_withdrawn = (
         (Deployment.status == DeploymentStatus.FAILED)
         & (func.jsonb_array_length(Deployment.endpoints) == 0)
         & not_(is_in_cluster)
-        & (func.coalesce(Deployment.error["kind"].as_string(), "") != DELETION)
+        & not_(Deployment.half_removed)
     )
     limits = ("resources", "limits")
     return (

@@ -1,6 +1,6 @@
 """Keeps deployments in step with their operations, in the transactions that end those."""
 
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -11,17 +11,19 @@ from budcluster.deployment.contracts import ReleasePayload
 from budcluster.deployment.errors import DeploymentIsBeingDeleted, DeploymentNotFound
 from budcluster.deployment.intent import require_room
 from budcluster.deployment.lifecycle import move
-from budcluster.deployment.models import DELETION, Deployment, DeploymentRevision, DeploymentStatus
+from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
 from budcluster.deployment.options import DeploymentConfig
 from budcluster.deployment.planning import context_of
 from budcluster.deployment.records import endpoints_of
 from budcluster.kit.clock import Clock
 from budcluster.kit.database import WriteSession
 from budcluster.operations.errors import OperationNotRetryable
-from budcluster.operations.models import Operation, OperationStatus
+from budcluster.operations.models import Operation, OperationStatus, OperationStep
 from budcluster.operations.services import launch_payload
 
 log = structlog.get_logger(__name__)
+
+_UNTOUCHED: Final = "The deletion failed before it removed anything: "
 
 
 class DeployFollower:
@@ -88,8 +90,9 @@ class ChangeFollower:
             before = await _point_to(session, deployment, payload.previous_revision, payload.previous_replicas)
             if _has_installed(operation) or deployment.endpoints:
                 # The new revision may have answered before the operation was cut off and cancelled.
+                deployment.half_removed = False
                 deployment.endpoints = endpoints_of(deployment.helm_release, deployment.namespace, before.values)
-            elif (deployment.error or {}).get("kind") == DELETION:
+            elif deployment.half_removed:
                 # What a failed deletion has left is there as before, and its cause is still the one to know.
                 deployment.servable = False
                 move(deployment, DeploymentStatus.FAILED)
@@ -118,8 +121,8 @@ class RemovalFollower:
     async def finished(self, session: WriteSession, operation: Operation) -> None:
         """The row goes when nothing of it is left in the cluster; the audit trail keeps that it was.
 
-        Otherwise it stands as before, if the deletion had not begun to remove anything; else nothing is promised until
-        it is brought back.
+        Otherwise it stands as before, if the deletion had not begun to remove anything, and one that never came up
+        keeps the cause of that; else nothing is promised until it is brought back.
         """
         deployment = await _row(session, operation)
         if deployment is None:
@@ -133,12 +136,15 @@ class RemovalFollower:
             await session.delete(deployment)
             return
         error = error_of(operation, self._clock)
-        if deployment.endpoints:
-            error["detail"] = f"The deletion failed before it removed anything: {error['detail']}"
+        if deployment.half_removed:
+            move(deployment, DeploymentStatus.FAILED)
+            deployment.servable, deployment.endpoints = False, []
+        elif deployment.endpoints:
             _settle(deployment)
+            error = _untouched(error, before={})
         else:
             move(deployment, DeploymentStatus.FAILED)
-            deployment.servable = False
+            error = _untouched(error, before=deployment.error or {})
         deployment.error = error
 
     async def reopened(self, session: WriteSession, operation: Operation) -> None:
@@ -186,10 +192,18 @@ async def _note_what_stays(session: WriteSession, deployment: Deployment, operat
     if operation.status is OperationStatus.SUCCEEDED:
         return
     payload = ReleasePayload.model_validate(launch_payload(operation))
-    if payload.previous_revision and not _has_installed(operation):
+    if await _has_begun(session, operation):
+        deployment.half_removed, deployment.endpoints = True, []
+    elif payload.previous_revision:
         await _point_to(session, deployment, payload.previous_revision, payload.previous_replicas)
-    else:
-        deployment.endpoints = []
+
+
+async def _has_begun(session: WriteSession, work: Operation) -> bool:
+    """Whether the work may have brought anything into the cluster: its secrets come first."""
+    if work.attempt > 1:
+        return True  # what an earlier attempt could not take back is not known any more
+    step = await session.get(OperationStep, (work.id, refs.WRITE_SECRETS.name))
+    return step is not None and step.started_at is not None
 
 
 def _has_installed(change: Operation) -> bool:
@@ -200,6 +214,7 @@ def _has_installed(change: Operation) -> bool:
 
 def _note_answer(deployment: Deployment) -> None:
     """Every copy was ready and one answered just now: what was written last may be older, after an outage for one."""
+    deployment.half_removed = False
     deployment.replicas_ready = deployment.replicas_desired
     deployment.servable = deployment.replicas_desired > 0
 
@@ -210,6 +225,12 @@ def _settle(deployment: Deployment) -> None:
         move(deployment, DeploymentStatus.PARKED)
     else:
         move(deployment, DeploymentStatus.RUNNING if deployment.servable else DeploymentStatus.FAILED)
+
+
+def _untouched(error: dict[str, Any], *, before: dict[str, Any]) -> dict[str, Any]:
+    """The error of a deletion that failed early: by itself, or said behind what had failed before."""
+    cause = before.get("detail", "").partition(_UNTOUCHED)[0].rstrip()
+    return {**(before if cause else error), "detail": f"{cause} {_UNTOUCHED}{error['detail']}".lstrip()}
 
 
 def error_of(operation: Operation, clock: Clock) -> dict[str, Any]:
@@ -223,6 +244,5 @@ def error_of(operation: Operation, clock: Clock) -> dict[str, Any]:
         "step": cause.get("step"),
         "since": clock.now().isoformat(),
         "operation_id": str(operation.id),
-        "kind": operation.kind,
         "left": (operation.result or {}).get("left", []),
     }

@@ -70,14 +70,13 @@ class Deployment(Versioned, Base):
     servable: Mapped[bool] = mapped_column(default=False)
     """Whether a request would be answered now; stays true during a rollout that keeps a replica up."""
     endpoints: Mapped[list[Any]] = mapped_column(default=list)
-    """Where it is reached; empty before it first serves, and from when a deletion begins to remove it."""
+    """Where it is reached; empty before it first serves, and while it is `half_removed`."""
+    half_removed: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    """Whether a deletion has begun to remove it, or has cut a change of it off, and nothing has brought it back."""
     diagnosis: Mapped[dict[str, Any] | None]
     """Cause of a present failure with its evidence; cleared when healed."""
     error: Mapped[dict[str, Any] | None]
-    """`{type, detail, next_step, step, since, operation_id, kind, left}` of what failed last.
-
-    `kind` is the operation's. Cleared by the next success.
-    """
+    """`{type, detail, next_step, step, since, operation_id, left}` of what failed last. Cleared by the next success."""
     max_model_len: Mapped[int | None]
     """Tokens of the longest sequence that is served."""
     model_facts: Mapped[dict[str, Any] | None]

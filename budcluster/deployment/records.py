@@ -108,7 +108,7 @@ class Records:
 
     async def withdrew(self, deployment_id: UUID) -> None:
         """Note that parts of it may be missing from now on, so that nothing is promised."""
-        await self._change(deployment_id, endpoints=[], servable=False)
+        await self._change(deployment_id, half_removed=True, endpoints=[], servable=False)
 
     async def served(self, deployment_id: UUID, revision: int) -> None:
         """Note that a revision answered."""

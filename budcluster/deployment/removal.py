@@ -97,11 +97,14 @@ class RemovalActivities:
                 raise ThingsLeft(left)
             return Receipt(left=[f"{CLAIMS}/{claim}" for claim in claims] if asked.keep_cache else [])
 
-        await self._step(payload, "verify_removal", work)
+        await self._step(payload, "verify_removal", work, has_begun=True)
 
-    async def _step(self, payload: RemovalPayload, name: str, work: Work) -> None:
+    async def _step(self, payload: RemovalPayload, name: str, work: Work, *, has_begun: bool = False) -> None:
         async def act(step: StepJournal) -> Receipt:
             with verdicts():
+                if has_begun:
+                    # During an update, a replica that does not know this mark may have uninstalled the release.
+                    await self._records.withdrew(payload.subject_id)
                 receipt = await self._in_cluster(payload, step, work)
             step.percent(99, detail=f"Left: {', '.join(receipt.left)}" if receipt.left else "Nothing is left")
             return receipt

@@ -8,11 +8,19 @@ import httpx
 import pytest
 
 from budcluster.bootstrap import Service
+from budcluster.cluster.access import ClusterAccess
+from budcluster.credentials.ring import KeyRing
+from budcluster.credentials.vault import Vault
+from budcluster.deployment.contracts import RemovalPayload
+from budcluster.deployment.helm_utils import ReleaseLocks
 from budcluster.deployment.records import Records
+from budcluster.deployment.removal import RemovalActivities
+from budcluster.durable.errors import NonRetryableError
+from budcluster.durable.execution import Execution
 from budcluster.kit.clock import SystemClock
 from budcluster.kit.database import Database
 from budcluster.operations.causes import Cause
-from budcluster.operations.models import OperationStatus
+from budcluster.operations.models import OperationStatus, StepStatus
 from tests.deployment.lot import Lot
 from tests.hardware import nodes
 from tests.operations.desk import Desk
@@ -29,11 +37,21 @@ class Outcomes(Lot):
         super().__init__(client, database)
         self.desk = Desk(database, service.long_work.operations, service.long_work.journals)
         self.records = Records(database, SystemClock())
+        settings, journals = service.edge.settings, service.long_work.journals
+        vault = Vault(KeyRing.from_settings(settings), database)
+        access = ClusterAccess(database, vault, service.doors, clock=SystemClock(), allow_local=True)
+        locks = ReleaseLocks(database, at_once=1)
+        self.removal = RemovalActivities(self.records, access, journals, locks, settings.deployments)
 
     async def answered(self, deployment_id: str) -> None:
         """What the last step notes once a prompt was answered; the operation may yet be cut off there."""
         await self.records.saw(UUID(deployment_id), ready=1)
         await self.records.reached(UUID(deployment_id), ELSEWHERE)
+
+    async def began(self, begun: Json, *steps: str) -> None:
+        """These steps of its operation have begun."""
+        for step in steps:
+            await self.desk.mark(UUID(begun["operation_id"]), step, StepStatus.RUNNING, started_at=SystemClock().now())
 
     async def withdrawn(self, path: str) -> Json:
         """A deletion that begins to remove it; the answer of its request."""
@@ -139,19 +157,85 @@ async def test_a_parked_deployment_that_a_failed_deletion_did_not_touch_is_parke
     assert shown["error"]["detail"].startswith("The deletion failed before it removed anything")
 
 
-@pytest.mark.parametrize("undone", [[], ["install_release", "write_secrets"]])
+@pytest.mark.parametrize("begun", [[], ["write_secrets"], ["write_secrets", "install_release"]])
 async def test_a_change_that_a_failed_deletion_has_ended_is_there_only_if_it_never_began(
-    lot: Outcomes, undone: list[str]
+    lot: Outcomes, begun: list[str]
 ) -> None:
     path = await lot.served(max_model_len=4096)
     change = (await lot.ask("PATCH", path, config={"max_model_len": 2048})).json()
+    await lot.began(change, *begun)
     deletion = (await lot.ask("DELETE", path)).json()
-    await lot.ended(change, OperationStatus.CANCELLED, *undone)
+    await lot.ended(change, OperationStatus.CANCELLED, *reversed(begun or ["write_secrets"]))
     await lot.records.saw(UUID(change["id"]), ready=1)
     shown = await lot.ended(deletion, OperationStatus.FAILED)
     # Half of the change may be there: that is brought back by a change, as after a deletion that got further.
-    expected = ("FAILED", False, 2, 2048) if undone else ("RUNNING", True, 1, 4096)
+    expected = ("FAILED", False, 2, 2048) if begun else ("RUNNING", True, 1, 4096)
     assert (shown["status"], shown["servable"], shown["revision"], shown["max_model_len"]) == expected
+    again = (await lot.client.patch(path, json={"config": {}})).json()
+    assert again["revision"] == (3 if begun else 1)
+
+
+async def test_a_deletion_whose_release_is_gone_has_removed_something_whoever_uninstalled_it(lot: Outcomes) -> None:
+    path = await lot.served()
+    begun = (await lot.ask("DELETE", path)).json()
+    await lot.desk.mark(UUID(begun["operation_id"]), "remove_release", StepStatus.SUCCEEDED)
+    payload = RemovalPayload(operation_id=UUID(begun["operation_id"]), subject_id=UUID(begun["id"]), attempt=1)
+    with pytest.raises(NonRetryableError, match="no credential"):
+        await lot.removal.verify_removal(payload, Execution("instance", "call"))
+    await lot.records.saw(UUID(begun["id"]), ready=1)
+    shown = await lot.ended(begun, OperationStatus.FAILED)
+    assert (shown["status"], shown["servable"], shown["endpoints"]) == ("FAILED", False, [])
+    assert shown["error"]["detail"] == AWAY.detail
+
+
+async def test_a_first_start_that_failed_stays_so_and_takes_nothing_when_its_deletion_fails(lot: Outcomes) -> None:
+    started = (await lot.create(tensor_parallel_size=8)).json()
+    path = f"/deployments/{started['id']}"
+    failed = await lot.ended(started, OperationStatus.FAILED, "write_secrets")
+    for _ in range(2):
+        shown = await lot.ended((await lot.ask("DELETE", path)).json(), OperationStatus.FAILED)
+        said = f"{AWAY.detail} The deletion failed before it removed anything: {AWAY.detail}"
+        assert (shown["status"], shown["error"]) == ("FAILED", failed["error"] | {"detail": said})
+    assert (await lot.create(tensor_parallel_size=8)).status_code == 202
+
+
+async def test_a_first_start_that_could_not_be_taken_back_waits_for_the_watch_when_its_deletion_fails(
+    lot: Outcomes,
+) -> None:
+    started = (await lot.create(tensor_parallel_size=8)).json()
+    await lot.ended(started, OperationStatus.FAILED, "write_secrets", left=["install_release"])
+    await lot.records.saw(UUID(started["id"]), ready=1)
+    shown = await lot.ended((await lot.ask("DELETE", f"/deployments/{started['id']}")).json(), OperationStatus.FAILED)
+    assert (shown["status"], shown["error"]["operation_id"]) == ("FAILED", started["operation_id"])
+    assert (await lot.create(tensor_parallel_size=8)).status_code == 409
+
+
+@pytest.mark.parametrize("begun", [[], ["write_secrets"]])
+async def test_a_first_start_that_a_failed_deletion_has_ended_keeps_gpus_only_if_it_began(
+    lot: Outcomes, begun: list[str]
+) -> None:
+    started = (await lot.create(tensor_parallel_size=8)).json()
+    await lot.began(started, *begun)
+    deletion = (await lot.ask("DELETE", f"/deployments/{started['id']}")).json()
+    await lot.ended(started, OperationStatus.CANCELLED, *begun)
+    await lot.ended(deletion, OperationStatus.FAILED)
+    deletion = (await lot.ask("DELETE", f"/deployments/{started['id']}")).json()
+    shown = await lot.ended(deletion, OperationStatus.FAILED)
+    assert (shown["status"], shown["error"]["operation_id"]) == ("FAILED", deletion["operation_id"])
+    assert ("before it removed anything" in shown["error"]["detail"]) is not bool(begun)
+    assert (await lot.create(tensor_parallel_size=8)).status_code == (409 if begun else 202)
+
+
+async def test_what_an_earlier_attempt_has_left_keeps_its_gpus_when_a_failed_deletion_ends_the_next(
+    lot: Outcomes,
+) -> None:
+    started = (await lot.create(tensor_parallel_size=8)).json()
+    await lot.ended(started, OperationStatus.FAILED, "write_secrets", left=["install_release"])
+    await lot.desk.retry(UUID(started["operation_id"]))
+    deletion = (await lot.ask("DELETE", f"/deployments/{started['id']}")).json()
+    await lot.ended(started, OperationStatus.CANCELLED)
+    await lot.ended(deletion, OperationStatus.FAILED)
+    assert (await lot.create(tensor_parallel_size=8)).status_code == 409
 
 
 async def test_what_a_failed_deletion_may_have_left_keeps_its_gpus(lot: Outcomes) -> None:

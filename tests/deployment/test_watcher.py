@@ -125,9 +125,9 @@ async def test_an_operation_keeps_the_status_and_the_rest_is_told(live: Live) ->
 
 async def test_what_a_deletion_took_in_part_does_not_heal_by_itself(live: Live) -> None:
     half, whole = [await placed(live, QUIET, status=S.FAILED) for _ in range(2)]
-    error = {"operation_id": str(uuid4()), "kind": "delete_deployment", "detail": "It could not be uninstalled."}
+    error = {"operation_id": str(uuid4()), "detail": "It could not be uninstalled."}
     async with live.database.writing() as session:
-        await session.execute(update(Deployment).where(Deployment.id == half).values(error=error))
+        await session.execute(update(Deployment).where(Deployment.id == half).values(half_removed=True, error=error))
     async with watching(live):
         await until(row_of(live, half), lambda row: row.replicas_ready == 1)
         await until(row_of(live, whole), lambda row: row.status is S.RUNNING)

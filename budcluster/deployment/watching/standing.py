@@ -12,7 +12,7 @@ from sqlalchemy import exists, func, select, update
 from budcluster.audit import services as audit
 from budcluster.deployment import repository
 from budcluster.deployment.lifecycle import MOVES
-from budcluster.deployment.models import DELETION, Deployment, DeploymentRevision, DeploymentStatus
+from budcluster.deployment.models import Deployment, DeploymentRevision, DeploymentStatus
 from budcluster.deployment.records import document, endpoints_of
 from budcluster.deployment.watching.status import Damping, Known, Observed, Seen, observe, settle
 from budcluster.kit.clock import Clock
@@ -142,14 +142,14 @@ class Standings:
 
 async def _known(session: ReadSession, deployment: Deployment) -> Known:
     holding = exists().where(Operation.subject_id == deployment.id, Operation.claim == Claim.HOLDING)
-    held, error = bool(await session.scalar(select(holding))), deployment.error or {}
-    is_going = deployment.status is DeploymentStatus.DELETING or (not held and error.get("kind") == DELETION)
+    held = bool(await session.scalar(select(holding)))
+    is_brought_back = held and deployment.status is not DeploymentStatus.DELETING
     return Known(
         status=deployment.status,
         replicas_desired=deployment.replicas_desired,
         held=held,
-        failed_by_operation=bool(error.get("operation_id")),
-        half_removed=is_going and not deployment.endpoints,
+        failed_by_operation=bool((deployment.error or {}).get("operation_id")),
+        half_removed=deployment.half_removed and not is_brought_back,
     )
 
 

@@ -43,7 +43,7 @@ class Known:
     failed_by_operation: bool = False
     """Whether its error is an operation's: then its release may be absent for good reason."""
     half_removed: bool = False
-    """Whether a deletion has begun to remove it: copies may be ready, and what leads requests to them gone."""
+    """Whether a deletion has begun to remove it and nothing brings it back: ready copies may be out of reach."""
 
 
 @dataclass(frozen=True, slots=True)
