@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from sandbox.kubernetes.server import KubernetesServer
+from tests.deployment.live import until
 from tests.fixtures.cluster import Onboarder
 
 SMALL = {
@@ -90,7 +91,7 @@ class Operator:
 
     @asynccontextmanager
     async def no_new_pods(self) -> AsyncIterator[None]:
-        """No node takes a pod within this block: what is to start waits."""
+        """No node takes a pod within this block: what is to start waits. The service hears of the end a bit later."""
 
         def cordon(*, closed: bool) -> None:
             store = self.server.cluster.store
@@ -104,6 +105,10 @@ class Operator:
             yield
         finally:
             await asyncio.to_thread(self.server.call, lambda: cordon(closed=False))
+
+    async def until_open(self) -> None:
+        """Wait until the service, too, knows that nodes take pods again: a cordon of before refuses what is asked."""
+        await until(self.fits, bool, deadline_s=120)
 
     async def releases(self) -> list[tuple[str, str]]:
         """Number and status of every revision that Helm keeps of deployments on this cluster."""

@@ -42,6 +42,7 @@ class Unlucky(Operator):
         killed |= await self.user.killed_in_each(self.service, operation_id, steps[waits:])
         operation = await self.user.ended(operation_id)
         assert operation["status"] == "SUCCEEDED", operation
+        await self.until_open()
         return killed
 
     async def killed_while_undoing(self, operation_id: str, step: str) -> dict[str, Any]:

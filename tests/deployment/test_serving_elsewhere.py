@@ -30,6 +30,7 @@ async def test_an_api_server_that_is_gone_for_a_while_only_delays(operator: Oper
     shown = await operator.show(begun["id"])
     assert (shown["status"], shown["error"]) == ("RUNNING", None)
     await until(lambda: operator.show(begun["id"]), lambda shown: shown["replicas"] == {"desired": 1, "ready": 1})
+    await operator.until_open()
 
     path = f"/deployments/{begun['id']}"
     # The prompt's answer takes its time, so that the server is gone before it comes.
