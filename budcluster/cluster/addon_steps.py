@@ -47,8 +47,8 @@ _FINAL: Final = (
     PlaybookMissing, PlaybookTimedOut, Rejected, RenderFailed,
 )  # fmt: skip
 """Trying again at once is useless, or has taken its time already."""
-_SETTLED: Final = ("addon-failed", "sharing-refused")
-"""Types of errors of steps that have done what can be done about them."""
+_REFUSED: Final = "sharing-refused"
+"""The type of error of a step that was refused."""
 _HICCUPS: Final = (HelmError, PlaybookError, Conflict)
 """Worth trying again, unless final."""
 _PAUSES_S: Final = (2.0, 4.0, 8.0, 16.0)
@@ -91,13 +91,12 @@ class AddonSteps:
     async def undo(self, payload: OperationPayload, name: str, work: Work, *, of: Sequence[str]) -> None:
         """Take back what the steps `of` may have done together, told under the step `name`.
 
-        Nothing is done where none of them began, where one was refused or has failed for good, which puts back what it
-        did by itself, and in a cluster that is being deleted or installs nothing.
+        Nothing is done where none of them began or got beyond a refusal, and in a cluster that is being deleted or
+        installs nothing. What an earlier attempt has left is not known.
         """
         cluster, journal = await self._cluster(payload.subject_id), self._journals.of(payload)
-        rows = await journal.rows(*of)
-        is_settled = all(row.started_at is None for row in rows) or any(map(_has_settled, rows))
-        if is_settled or cluster.status is ClusterStatus.DELETING or not ClusterOptions.of(cluster).manage_addons:
+        is_untouched = payload.attempt == 1 and all(map(_has_changed_nothing, await journal.rows(*of)))
+        if is_untouched or cluster.status is ClusterStatus.DELETING or not ClusterOptions.of(cluster).manage_addons:
             return
         async with journal.undoing(name) as step:
             with verdicts():
@@ -200,8 +199,9 @@ class AddonSteps:
         return cluster
 
 
-def _has_settled(row: OperationStep) -> bool:
-    return row.status is not StepStatus.SUCCEEDED and (row.error or {}).get("type") in _SETTLED
+def _has_changed_nothing(row: OperationStep) -> bool:
+    is_refused = row.status is not StepStatus.SUCCEEDED and (row.error or {}).get("type") == _REFUSED
+    return row.started_at is None or is_refused
 
 
 async def _require_claim(door: Door, cluster_id: UUID) -> None:

@@ -162,7 +162,7 @@ class SharingActivities:
         if await hami.is_working(door.client):
             return "What was there before works, and stays."
         seen = await self._look(door)
-        choice = sharing.choose(way.sharing, seen, force=force)
+        choice = sharing.choose(way.sharing, seen, force=force or seen.server is Server.OTHERS)
         if choice.refused:
             return f"It stays as it is: {choice.said}"
         await self._remove_hami(cluster_id, door)

@@ -190,20 +190,21 @@ async def _point_to(session: WriteSession, deployment: Deployment, revision: int
 async def _note_what_stays(session: WriteSession, deployment: Deployment, operation: Operation) -> None:
     """A deletion has ended other work: should it fail, this is what it finds in the cluster."""
     if operation.status is OperationStatus.SUCCEEDED:
+        _note_answer(deployment)
         return
     payload = ReleasePayload.model_validate(launch_payload(operation))
-    if await _has_begun(session, operation):
+    if await _has_begun(session, operation, refs.WRITE_SECRETS.name):
         deployment.half_removed, deployment.endpoints = True, []
-    elif payload.previous_revision:
+    if payload.previous_revision and not await _has_begun(session, operation, refs.INSTALL_RELEASE.name):
         await _point_to(session, deployment, payload.previous_revision, payload.previous_replicas)
 
 
-async def _has_begun(session: WriteSession, work: Operation) -> bool:
-    """Whether the work may have brought anything into the cluster: its secrets come first."""
+async def _has_begun(session: WriteSession, work: Operation, step: str) -> bool:
+    """Whether a step of the work may have left something in the cluster."""
     if work.attempt > 1:
         return True  # what an earlier attempt could not take back is not known any more
-    step = await session.get(OperationStep, (work.id, refs.WRITE_SECRETS.name))
-    return step is not None and step.started_at is not None
+    row = await session.get(OperationStep, (work.id, step))
+    return row is not None and row.started_at is not None
 
 
 def _has_installed(change: Operation) -> bool:
@@ -230,7 +231,10 @@ def _settle(deployment: Deployment) -> None:
 def _untouched(error: dict[str, Any], *, before: dict[str, Any]) -> dict[str, Any]:
     """The error of a deletion that failed early: by itself, or said behind what had failed before."""
     cause = before.get("detail", "").partition(_UNTOUCHED)[0].rstrip()
-    return {**(before if cause else error), "detail": f"{cause} {_UNTOUCHED}{error['detail']}".lstrip()}
+    if not cause:
+        return {**error, "detail": f"{_UNTOUCHED}{error['detail']}"}
+    newest = {name: error[name] for name in ("next_step", "operation_id")}
+    return {**before, **newest, "detail": f"{cause} {_UNTOUCHED}{error['detail']}"}
 
 
 def error_of(operation: Operation, clock: Clock) -> dict[str, Any]:

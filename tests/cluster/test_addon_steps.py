@@ -50,7 +50,8 @@ async def test_a_step_touches_no_cluster_that_another_budcluster_has_taken_over_
         ({"install_gpu_operator": (RUNNING, "cluster-unreachable")}, True),
         ({"install_gpu_operator": (RUNNING, "sharing-refused")}, False),
         ({"install_gpu_operator": (SUCCEEDED, None)}, True),
-        ({"install_gpu_operator": (SUCCEEDED, None), "install_hami": (RUNNING, "addon-failed")}, False),
+        ({"install_gpu_operator": (SUCCEEDED, None), "install_hami": (RUNNING, "sharing-refused")}, True),
+        ({"install_gpu_operator": (RUNNING, "addon-failed")}, True),
     ],
 )
 async def test_only_what_steps_may_have_left_behind_is_undone(

@@ -107,6 +107,8 @@ def test_numbers_of_tokens_are_read_as_vllm_reads_them(text: str, tokens: int) -
         (RuntimeType.VLLM, "--max-num-batched-tokens", "-1"),
         (RuntimeType.VLLM, "--max-num-batched-tokens", "k"),
         (RuntimeType.VLLM, "--max-num-batched-tokens", "1.5"),
+        (RuntimeType.VLLM, "--max-num-batched-tokens", "1.5K"),
+        (RuntimeType.VLLM, "--max-num-batched-tokens", "0.0001k"),
         (RuntimeType.SGLANG, "--chunked-prefill-size", "16k"),
         (RuntimeType.SGLANG, "--chunked-prefill-size", "-2"),
         (RuntimeType.TENSORRT_LLM, "--max_num_tokens", "-1"),

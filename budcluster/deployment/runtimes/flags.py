@@ -24,6 +24,8 @@ MAX_LENGTH: Final = 1024
 
 
 _KNOWN: Final = Path(__file__).with_name("known")
+_NUMBER: Final = {False: r"[0-9]{1,9}", True: r"[0-9]{1,9}(\.[0-9]{1,9})?"}
+"""By whether a decimal unit follows, which takes parts."""
 _OPTION: Final = re.compile(r"--|-[A-Za-z]")
 """What argparse takes for an option and not for a value: -1 is a number, -dp is short for a long one."""
 
@@ -171,7 +173,9 @@ def count_of(args: Sequence[str], *names: str, units: Mapping[str, int] = _NO_UN
         return None
     unit = units.get(text[-1:])
     number = text if unit is None else text[:-1]
-    if not re.fullmatch(r"[0-9]{1,9}" if unit is None else r"[0-9]{1,9}(\.[0-9]{1,9})?", number):
+    has_part = text[-1:].islower()
+    count = Decimal(number) * (unit or 1) if re.fullmatch(_NUMBER[has_part], number) else None
+    if count is None or (unit and count < 1):
         or_units = f", or one with a unit behind it: {', '.join(units)}" if units else ""
         raise FlagRefused(f"{names[0]} takes a whole number{or_units}")
-    return int(Decimal(number) * (unit or 1))
+    return int(count)
