@@ -183,7 +183,10 @@ class InventoryKeeper:
 
     @property
     def _complete(self) -> bool:
-        return all(one.listed for one in (self._follow_features, self._follow_nodes, self._follow_pods))
+        """Whether everything was read once, and when that was is known."""
+        return self._contact is not None and all(
+            one.listed for one in (self._follow_features, self._follow_nodes, self._follow_pods)
+        )
 
     @property
     def _has_loads(self) -> bool:

@@ -82,6 +82,14 @@ def not_ready(node: dict[str, Any]) -> None:
             condition |= {"status": "Unknown", "reason": "NodeStatusUnknown"}
 
 
+async def test_what_was_read_is_complete_once_it_is_known_as_of_when(fleet: Fleet, server: KubernetesServer) -> None:
+    put_node(server, sapphire_rapids())
+    cluster_id = await fleet.add(server)
+    with server.fault(Fault("latency", verbs=("get",), resources=("",), seconds=2)):
+        async with fleet.watching():
+            assert (await complete(fleet, cluster_id)).as_of is not None
+
+
 async def test_a_ready_cluster_is_read_with_its_nodes_and_what_is_free(fleet: Fleet, server: KubernetesServer) -> None:
     gpu_node = put_node(server, a100x8())
     put_node(server, sapphire_rapids(), name="cpu-1")
